@@ -1,0 +1,161 @@
+"""What Python and notebooks call; the command line calls nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tianti.corpus.clean import clean_text
+from tianti.corpus.config import Source
+from tianti.corpus.document import BadInput
+from tianti.corpus.sources import read_source
+from tianti.errors import UserError
+from tianti.messages import tr
+from tianti.progress import SILENT, Display
+from tianti.recipe import Recipe
+from tianti.runs.runner import Run, carry_out
+
+if TYPE_CHECKING:
+    from tianti.evaluate.statistics import Metric
+    from tianti.generate.engine import Generated, TextStream
+    from tianti.model.transformer import Transformer
+    from tianti.tokens.tokenizer import Tokenizer
+
+
+def run(
+    recipe: Recipe | str | Path,
+    out: str | Path | None = None,
+    *,
+    until: str | None = None,
+    redo_from: str | None = None,
+    display: Display | None = None,
+) -> Run:
+    """Carries a recipe out: what is up to date is kept, the rest is done.
+
+    Args:
+        recipe: a `Recipe` or the path of its YAML file.
+        out: folder of the run; `runs/NAME` when not given.
+        until: last stage to do.
+        redo_from: first stage to do again even if it is up to date.
+        display: shows progress on stderr; by default it does.
+
+    Returns:
+        The run: its `path`, its `results` and which stages were done.
+
+    Raises:
+        UserError: something the user can mend; what is finished stays.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    return carry_out(
+        recipe,
+        Path(out) if out is not None else None,
+        until=until,
+        redo_from=redo_from,
+        display=display or Display(),
+    )
+
+
+def load_model(folder: str | Path, device: str = "auto") -> Model:
+    """Reads a model: the `model/` folder of a run, or a run, or a Hugging Face directory.
+
+    Raises:
+        UserError: the folder is no model, or of a family that is not known.
+    """
+    from tianti.exchange.huggingface import CONFIG, load_transformer
+    from tianti.tokens.tokenizer import Tokenizer
+    from tianti.train.device import choose_device
+
+    path = Path(folder)
+    if not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file():
+        path = path / "model"
+    transformer = load_transformer(path, choose_device(device))
+    return Model(path, transformer.eval(), Tokenizer.load(path))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its tokenizer.
+
+    Args:
+        path: its folder.
+        transformer: the network.
+        tokenizer: the tokenizer.
+    """
+
+    path: Path
+    transformer: Transformer
+    tokenizer: Tokenizer
+
+    def generate(self, prompt: str = "", **sampling: Any) -> Generated:
+        """Goes on from a prompt.
+
+        Args:
+            prompt: text to go on from; may be empty.
+            sampling: fields of `SamplingConfig`: `temperature`, `top_k`, `top_p`, `min_p`,
+                `repetition_penalty`, `max_tokens`, `seed`, `stop`.
+        """
+        from tianti.generate.config import SamplingConfig
+        from tianti.generate.engine import generate_text
+
+        return generate_text(
+            self.transformer, self.tokenizer, prompt, SamplingConfig(**sampling)
+        )
+
+    def stream(self, prompt: str = "", **sampling: Any) -> TextStream:
+        """Goes on from a prompt piece by piece; see `generate`."""
+        from tianti.generate.config import SamplingConfig
+        from tianti.generate.engine import TextStream
+
+        return TextStream(self.transformer, self.tokenizer, prompt, SamplingConfig(**sampling))
+
+    def bits_per_byte(
+        self, texts: Iterable[str], stride: int | None = None, display: Display = SILENT
+    ) -> Metric:
+        """Measures the model on texts, each a document.
+
+        Args:
+            texts: the documents.
+            stride: tokens a window moves on; half of the context when not given.
+            display: shows progress.
+        """
+        import numpy as np
+
+        from tianti.evaluate.bits_per_byte import bits_per_byte, score_documents
+
+        encoded = [
+            (np.array(self.tokenizer.encode(text), dtype=np.int64), len(text.encode("utf-8")))
+            for text in texts
+        ]
+        with display.task("evaluate", sum(len(ids) for ids, _ in encoded), "tokens") as task:
+            scores = score_documents(
+                self.transformer,
+                encoded,
+                begin=self.tokenizer.end_of_text,
+                stride=stride,
+                on_progress=task.advance,
+            )
+        return bits_per_byte(scores)
+
+
+def read_texts(path: str | Path, field: str = "text") -> list[str]:
+    """Reads the documents of a file, folder or glob, as a corpus source does.
+
+    Args:
+        path: text, Markdown, JSONL or Parquet.
+        field: the JSONL field or Parquet column that holds the text.
+
+    Raises:
+        UserError: something cannot be read, or there is no text.
+    """
+    texts = []
+    for item in read_source(Source(path=str(path), text=field)):
+        if isinstance(item, BadInput):
+            raise UserError(item.reason, where=item.origin, remedy=item.remedy)
+        if text := clean_text(item.text, "NFC"):
+            texts.append(text)
+    if not texts:
+        raise UserError(tr("there is no text here"), where=path, remedy=tr("Check the path"))
+    return texts

@@ -1,0 +1,1 @@
+"""Documents: from what people have to clean, unique text in three splits."""

@@ -1,0 +1,227 @@
+"""Reads and writes a Transformer as a Hugging Face directory of the Qwen3 family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tianti.errors import Damaged, UserError, os_errors_named
+from tianti.files import read_json, write_json
+from tianti.messages import tr
+from tianti.model.config import TransformerConfig
+from tianti.model.transformer import Transformer
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+# Fields of config.json that change the result if they are other than these; a file that sets one
+# of them otherwise is refused rather than computed wrongly.
+_REQUIRED = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "use_sliding_window": False,
+    "rope_scaling": None,
+}
+
+
+def save_transformer(
+    model: Transformer, folder: Path, *, eos_token_id: int, pad_token_id: int
+) -> None:
+    """Writes `config.json`, `generation_config.json` and `model.safetensors`.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = {"bos_token_id": None, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
+    write_json(folder / CONFIG, _config_to_huggingface(model.config) | tokens)
+    write_json(folder / "generation_config.json", {"do_sample": True, **tokens})
+    with os_errors_named(folder / WEIGHTS):
+        save_file(
+            {name: tensor.contiguous() for name, tensor in _weights_to_huggingface(model).items()},
+            folder / WEIGHTS,
+            metadata={"format": "pt"},
+        )
+
+
+def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transformer:
+    """Reads a Transformer from a Hugging Face directory.
+
+    Raises:
+        UserError: the folder is no model, or of a family not known here.
+        Damaged: a file is missing, torn, or does not fit the configuration.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            tr("this is not a model folder: it has no config.json"),
+            where=folder,
+            remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
+        )
+    config = _config_from_huggingface(read_json(folder / CONFIG), folder / CONFIG)
+    path = folder / WEIGHTS
+    try:
+        weights = load_file(path)
+    except FileNotFoundError as error:
+        raise Damaged(tr("file is missing"), where=path) from error
+    except (SafetensorError, OSError) as error:
+        raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
+    with torch.device("meta"):
+        model = Transformer(config)
+    model = model.to_empty(device=device)
+    _fill(model, weights, path)
+    return model
+
+
+def _config_to_huggingface(config: TransformerConfig) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.context,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied_embeddings,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "rope_scaling": None,
+        "use_cache": True,
+        "torch_dtype": "float32",
+    }
+
+
+def _config_from_huggingface(values: dict[str, Any], path: Path) -> TransformerConfig:
+    if values.get("model_type") != "qwen3":
+        raise UserError(
+            tr("model family {family!r} is not known", family=values.get("model_type")),
+            where=path,
+            remedy=tr("Known families: {families}", families="qwen3"),
+        )
+    for name, expected in _REQUIRED.items():
+        if values.get(name, expected) != expected:
+            raise UserError(
+                tr("{name} = {value!r} is not supported", name=name, value=values[name]),
+                where=path,
+                remedy=tr("Only {value!r} is computed correctly here", value=expected),
+            )
+    rope = values.get("rope_parameters") or {}
+    if rope.get("rope_type", "default") != "default":
+        raise UserError(
+            tr("{name} = {value!r} is not supported", name="rope_type", value=rope["rope_type"]),
+            where=path,
+            remedy=tr("Only {value!r} is computed correctly here", value="default"),
+        )
+    try:
+        return TransformerConfig(
+            vocab_size=values["vocab_size"],
+            width=values["hidden_size"],
+            depth=values["num_hidden_layers"],
+            num_heads=values["num_attention_heads"],
+            num_kv_heads=values["num_key_value_heads"],
+            head_dim=values.get("head_dim", 128),
+            mlp_width=values["intermediate_size"],
+            context=values["max_position_embeddings"],
+            rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
+            norm_eps=values.get("rms_norm_eps", 1e-6),
+            tied_embeddings=values.get("tie_word_embeddings", False),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(
+            tr("the model configuration is wrong: {reason}", reason=error), where=path
+        ) from error
+
+
+def _layer_names(config: TransformerConfig, index: int) -> dict[str, list[tuple[str, int]]]:
+    """Gives for each of our weights in a layer the Hugging Face ones it is stacked from."""
+    theirs, attention = f"model.layers.{index}", f"model.layers.{index}.self_attn"
+    return {
+        "attention_norm.weight": [(f"{theirs}.input_layernorm.weight", config.width)],
+        "attention.qkv.weight": [
+            (f"{attention}.q_proj.weight", config.attention_width),
+            (f"{attention}.k_proj.weight", config.kv_width),
+            (f"{attention}.v_proj.weight", config.kv_width),
+        ],
+        "attention.out.weight": [(f"{attention}.o_proj.weight", config.width)],
+        "attention.query_norm.weight": [(f"{attention}.q_norm.weight", config.head_dim)],
+        "attention.key_norm.weight": [(f"{attention}.k_norm.weight", config.head_dim)],
+        "feedforward_norm.weight": [(f"{theirs}.post_attention_layernorm.weight", config.width)],
+        "feedforward.gate_up.weight": [
+            (f"{theirs}.mlp.gate_proj.weight", config.mlp_width),
+            (f"{theirs}.mlp.up_proj.weight", config.mlp_width),
+        ],
+        "feedforward.down.weight": [(f"{theirs}.mlp.down_proj.weight", config.width)],
+    }
+
+
+def _all_names(config: TransformerConfig) -> dict[str, list[tuple[str, int]]]:
+    names = {
+        "embedding.weight": [("model.embed_tokens.weight", config.vocab_size)],
+        "final_norm.weight": [("model.norm.weight", config.width)],
+    }
+    if not config.tied_embeddings:
+        names["head.weight"] = [("lm_head.weight", config.vocab_size)]
+    for index in range(config.depth):
+        for ours, theirs in _layer_names(config, index).items():
+            names[f"layers.{index}.{ours}"] = theirs
+    return names
+
+
+def _weights_to_huggingface(model: Transformer) -> dict[str, Tensor]:
+    ours = dict(model.named_parameters())
+    weights = {}
+    for name, parts in _all_names(model.config).items():
+        pieces = ours[name].detach().cpu().split([rows for _, rows in parts])
+        weights.update({theirs: piece for (theirs, _), piece in zip(parts, pieces, strict=True)})
+    return weights
+
+
+@torch.no_grad()
+def _fill(model: Transformer, weights: dict[str, Tensor], path: Path) -> None:
+    """Copies weights into a model built without memory, and recomputes its tables."""
+    ours = dict(model.named_parameters())
+    names = _all_names(model.config)
+    expected = {theirs for parts in names.values() for theirs, _ in parts}
+    unknown = set(weights) - expected - {"lm_head.weight"}
+    missing = expected - set(weights)
+    if unknown or missing:
+        raise Damaged(
+            tr(
+                "the weights do not fit config.json: missing {missing}, unknown {unknown}",
+                missing=sorted(missing)[:3],
+                unknown=sorted(unknown)[:3],
+            ),
+            where=path,
+        )
+    for name, parts in names.items():
+        stacked = torch.cat([weights[theirs] for theirs, _ in parts])
+        if stacked.shape != ours[name].shape:
+            raise Damaged(
+                tr(
+                    "{name} has shape {found}, config.json says {expected}",
+                    name=parts[0][0],
+                    found=tuple(stacked.shape),
+                    expected=tuple(ours[name].shape),
+                ),
+                where=path,
+            )
+        ours[name].copy_(stacked)
+    table = Transformer.rotary_buffers(model.config)
+    model.cosine.copy_(table[0])
+    model.sine.copy_(table[1])

@@ -1,0 +1,151 @@
+"""Files that are never half-written: write beside, fsync, rename; and their checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tianti.errors import Damaged, os_errors_named
+from tianti.messages import tr
+
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a file that appears at `path` complete and durable, or not at all.
+
+    Raises:
+        UserError: the disk is full, the folder cannot be written to, ….
+    """
+    encoding = None if "b" in mode else "utf-8"
+    with os_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        fsync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text atomically."""
+    with atomic_open(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, readable by people."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of ours.
+
+    Raises:
+        Damaged: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise Damaged(tr("file is missing"), where=path) from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Damaged(tr("file is damaged (not JSON)"), where=path) from error
+
+
+def sha256_file(path: Path) -> str:
+    """Gives the SHA-256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with os_errors_named(path), open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes renames inside a folder durable, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Makes every file below a folder durable."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        else:
+            fsync_folder(path)
+    fsync_folder(folder)
+
+
+def publish_folder(partial: Path, final: Path) -> None:
+    """Puts a finished folder in its place; what stood there before goes only then."""
+    with os_errors_named(final):
+        fsync_tree(partial)
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            os.rename(final, old)
+        os.rename(partial, final)
+        fsync_folder(final.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def describe_files(folder: Path, skip: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """Gives `{relative path: {"bytes": size, "sha256": digest}}` for every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).as_posix() not in skip
+    }
+
+
+def check_files(folder: Path, files: dict[str, dict[str, Any]], *, hashes: bool) -> None:
+    """Compares a folder with its description.
+
+    Args:
+        folder: where the files lie.
+        files: what `describe_files` gave.
+        hashes: compare content too, not sizes alone.
+
+    Raises:
+        Damaged: a file is missing, has another size or other content.
+    """
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise Damaged(tr("file is missing"), where=path)
+        if path.stat().st_size != expected["bytes"]:
+            raise Damaged(tr("file is damaged (size differs from its manifest)"), where=path)
+        if hashes and sha256_file(path) != expected["sha256"]:
+            raise Damaged(tr("file is damaged (checksum differs from its manifest)"), where=path)

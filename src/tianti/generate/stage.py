@@ -1,0 +1,59 @@
+"""The generate stage: the samples that a run ends with."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tianti.corpus.table import read_texts
+from tianti.exchange.huggingface import load_transformer
+from tianti.files import atomic_open
+from tianti.generate.config import GenerateConfig
+from tianti.generate.engine import generate_text
+from tianti.progress import SILENT, Display
+from tianti.tokens.tokenizer import Tokenizer
+
+PROMPT_CHARS = 60
+
+
+def generate_samples(
+    config: GenerateConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+) -> dict[str, Any]:
+    """Writes `samples.jsonl`: prompt, text and why it ended.
+
+    Args:
+        config: prompts and how to draw.
+        inputs: folders of `corpus` and `model`.
+        out: where to.
+        display: shows progress.
+
+    Returns:
+        `samples`: how many.
+    """
+    prompts = config.prompts
+    if prompts is None:
+        prompts = default_prompts(inputs["corpus"] / "test.parquet", config.samples)
+    model, tokenizer = load_transformer(inputs["model"]), Tokenizer.load(inputs["model"])
+    with (
+        display.task("generate", len(prompts), "samples") as task,
+        atomic_open(out / "samples.jsonl", "w") as file,
+    ):
+        for number, prompt in enumerate(prompts):
+            sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + number})
+            made = generate_text(model, tokenizer, prompt, sampling)
+            record = {"prompt": prompt, "text": made.text, "reason": made.reason}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            task.advance()
+    return {"samples": len(prompts)}
+
+
+def default_prompts(test: Path, count: int) -> list[str]:
+    """Gives the beginnings of some test documents, cut at a word."""
+    prompts = []
+    for text in islice(read_texts(test), count):
+        head = text[:PROMPT_CHARS]
+        cut = max(head.rfind(" "), head.rfind("\n"))
+        prompts.append(head[:cut] if cut > PROMPT_CHARS // 2 else head)
+    return prompts

@@ -1,0 +1,1 @@
+"""The one Transformer, written for one device: shape, network, initialisation, size rules."""

@@ -1,0 +1,90 @@
+"""Causal self-attention with grouped key/value heads and normalised queries and keys."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tianti.model.cache import KeyValueCache
+from tianti.model.config import TransformerConfig
+from tianti.model.rotary import rotate
+
+
+def document_mask(segments_BT: Tensor) -> Tensor:
+    """Gives which token may look at which: earlier ones of its own document.
+
+    Args:
+        segments_BT: number of the document each token belongs to.
+
+    Returns:
+        Booleans `(batch, 1, time, time)`: row looks at column.
+    """
+    same = segments_BT[:, :, None] == segments_BT[:, None, :]
+    return same.tril().unsqueeze(1)
+
+
+class Attention(nn.Module):
+    """Self-attention of one layer; queries, keys and values come from one fused product."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.qkv = nn.Linear(config.width, config.attention_width + 2 * config.kv_width, bias=False)
+        self.out = nn.Linear(config.attention_width, config.width, bias=False)
+        self.query_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+        self.key_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+
+    def forward(
+        self,
+        x_BTW: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+    ) -> Tensor:
+        """Gives what each token gathers from the tokens it may look at.
+
+        Args:
+            x_BTW: normalised residual stream `(batch, time, width)`.
+            rotary: cosines and sines of the tokens' positions, `(time, head_dim)` each.
+            mask: from `document_mask`, or None for plain causal attention.
+            cache: earlier keys and values, which this call extends, or None.
+            layer: index of this layer in the cache.
+
+        Returns:
+            `(batch, time, width)`.
+        """
+        config = self.config
+        batch, time, _ = x_BTW.shape
+        query, key, value = (
+            part.view(batch, time, -1, config.head_dim).transpose(1, 2)
+            for part in self.qkv(x_BTW).split(
+                [config.attention_width, config.kv_width, config.kv_width], dim=-1
+            )
+        )
+        query = rotate(self.query_norm(query), *rotary)
+        key = rotate(self.key_norm(key), *rotary)
+        causal = mask is None
+        if cache is not None:
+            earlier = cache.length
+            key, value = cache.append(layer, key, value)
+            if time == 1:
+                causal = False
+            elif earlier:
+                causal, mask = False, _causal_after(earlier, time, x_BTW.device)
+        gathered = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=causal,
+            enable_gqa=config.num_heads != config.num_kv_heads,
+        )
+        return self.out(gathered.transpose(1, 2).reshape(batch, time, -1))
+
+
+def _causal_after(earlier: int, time: int, device: torch.device) -> Tensor:
+    """Gives the causal mask of `time` new tokens behind `earlier` cached ones."""
+    mask = torch.ones(time, earlier + time, dtype=torch.bool, device=device)
+    return mask.tril(diagonal=earlier)

@@ -1,0 +1,79 @@
+"""The parametrisation: how weights start and which role each plays for the optimizer.
+
+One place, so that a rule which transfers with size changes here and nowhere else:
+
+| role      | weights                                | starts as                          |
+|-----------|----------------------------------------|------------------------------------|
+| embedding | token embedding (tied or not)          | N(0, 0.02²)                        |
+| head      | untied output layer                    | N(0, 1 / width)                    |
+| hidden    | qkv, gate_up                           | N(0, 1 / fan_in)                   |
+| hidden    | out, down: what writes to the stream   | 0                                  |
+| norm      | RMSNorm gains                          | 1                                  |
+
+Writers that start at zero make the network the identity at step 0 whatever its depth, so that the
+same learning rate serves shallow and deep ones (Zhang et al. 2019, arXiv:1901.09321; also
+nanochat's choice).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from tianti.model.transformer import Transformer
+
+EMBEDDING_STD = 0.02
+Role = Literal["embedding", "head", "hidden", "norm"]
+
+
+@dataclass(frozen=True)
+class WeightRole:
+    """What one parameter is: its role, and the row counts of the matrices fused into it."""
+
+    role: Role
+    splits: tuple[int, ...]
+    writes_to_stream: bool = False
+
+
+def weight_roles(model: Transformer) -> dict[str, WeightRole]:
+    """Gives the role of every parameter by its name, tied ones once."""
+    config = model.config
+    fused = {
+        "qkv.weight": (config.attention_width, config.kv_width, config.kv_width),
+        "gate_up.weight": (config.mlp_width, config.mlp_width),
+    }
+    roles = {}
+    for name, parameter in model.named_parameters():
+        if name == "embedding.weight":
+            roles[name] = WeightRole("embedding", (len(parameter),))
+        elif name == "head.weight":
+            roles[name] = WeightRole("head", (len(parameter),))
+        elif parameter.ndim == 1:
+            roles[name] = WeightRole("norm", (len(parameter),))
+        else:
+            ending = ".".join(name.split(".")[-2:])
+            roles[name] = WeightRole(
+                "hidden",
+                fused.get(ending, (len(parameter),)),
+                writes_to_stream=ending in ("out.weight", "down.weight"),
+            )
+    return roles
+
+
+@torch.no_grad()
+def initialize(model: Transformer, seed: int) -> None:
+    """Fills the weights by the rules of this module, the same for the same seed on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    roles = weight_roles(model)
+    for name, parameter in model.named_parameters():
+        role = roles[name]
+        if role.role == "norm":
+            parameter.fill_(1.0)
+        elif role.writes_to_stream:
+            parameter.zero_()
+        else:
+            std = EMBEDDING_STD if role.role == "embedding" else parameter.shape[1] ** -0.5
+            values = torch.empty(parameter.shape, dtype=torch.float32)
+            parameter.copy_(values.normal_(0.0, std, generator=generator))

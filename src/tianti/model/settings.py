@@ -1,0 +1,77 @@
+"""Settings of the model: one dial, and every derived value open to be overridden."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tianti.model.config import TransformerConfig
+from tianti.model.size import shape_for_depth, shape_for_size
+from tianti.units import Count
+
+SHAPE_FIELDS = (
+    "width",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "mlp_width",
+    "rope_theta",
+    "tied_embeddings",
+)
+
+
+class ModelConfig(BaseModel):
+    """The network; with nothing set, its size follows from the training budget."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: Count | None = Field(None, gt=0, description="Weights wanted, such as 3M.")
+    depth: int | None = Field(None, ge=1, description="Layers; with size, overrides its choice.")
+    context: Count | None = Field(None, ge=8, description="Longest sequence in tokens.")
+    width: int | None = Field(None, ge=2, description="Width of the residual stream.")
+    num_heads: int | None = Field(None, ge=1, description="Query heads.")
+    num_kv_heads: int | None = Field(None, ge=1, description="Key/value heads.")
+    head_dim: int | None = Field(None, ge=2, description="Width of one head; even.")
+    mlp_width: int | None = Field(None, ge=1, description="Inner width of the SwiGLU.")
+    rope_theta: float | None = Field(None, gt=0, description="Base of the rotary positions.")
+    tied_embeddings: bool | None = Field(None, description="Output layer = token embedding.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ModelConfig:
+        if self.num_heads and self.num_kv_heads and self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads ({self.num_heads}) must be a multiple of"
+                f" num_kv_heads ({self.num_kv_heads})"
+            )
+        if self.head_dim and self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even")
+        return self
+
+    def build(self, *, size: int, vocab_size: int, context: int) -> TransformerConfig:
+        """Gives the shape: the dial's, with every value that is set here in its place.
+
+        Args:
+            size: weights wanted, where `depth` is not the dial.
+            vocab_size: entries of the tokenizer.
+            context: longest sequence in tokens.
+        """
+        if self.depth and not self.size:
+            shape = shape_for_depth(self.depth, vocab_size=vocab_size, context=context)
+        else:
+            shape = shape_for_size(size, vocab_size=vocab_size, context=context)
+        set_here: dict[str, Any] = {
+            name: value for name in SHAPE_FIELDS if (value := getattr(self, name)) is not None
+        }
+        if self.depth:
+            set_here["depth"] = self.depth
+        values = shape.as_dict() | set_here
+        if "width" in set_here or "head_dim" in set_here:
+            values.setdefault("num_heads", 0)
+            if "num_heads" not in set_here:
+                values["num_heads"] = max(1, values["width"] // values["head_dim"])
+            if "mlp_width" not in set_here:
+                values["mlp_width"] = -(-values["width"] * 8 // 3 // 32) * 32
+        if "num_kv_heads" not in set_here and values["num_heads"] % values["num_kv_heads"]:
+            values["num_kv_heads"] = values["num_heads"]
+        return TransformerConfig(**values)

@@ -1,0 +1,115 @@
+"""The decoder-only Transformer: pre-norm layers on one residual stream."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tianti.model.attention import Attention, document_mask
+from tianti.model.cache import KeyValueCache
+from tianti.model.config import TransformerConfig
+from tianti.model.feedforward import FeedForward
+from tianti.model.rotary import rotary_table
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each on the normalised stream and added to it."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.feedforward_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.feedforward = FeedForward(config)
+
+    def forward(
+        self,
+        x_BTW: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """Gives the residual stream `(batch, time, width)` after this layer."""
+        x_BTW = x_BTW + self.attention(self.attention_norm(x_BTW), rotary, mask, cache, layer)
+        return x_BTW + self.feedforward(self.feedforward_norm(x_BTW))
+
+
+class Transformer(nn.Module):
+    """The one network of tianti; with its defaults, Qwen3.
+
+    Weights are uninitialised memory until `tianti.model.initialization.initialize` or a loader has
+    filled them.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
+        self.final_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.head = (
+            None
+            if config.tied_embeddings
+            else nn.Linear(config.width, config.vocab_size, bias=False)
+        )
+        cosine, sine = self.rotary_buffers(config)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    @staticmethod
+    def rotary_buffers(config: TransformerConfig) -> tuple[Tensor, Tensor]:
+        """Gives the cosines and sines of every position of the context."""
+        return rotary_table(config.head_dim, config.context, config.rope_theta)
+
+    @property
+    def device(self) -> torch.device:
+        """Gives where the weights lie."""
+        return self.embedding.weight.device
+
+    def forward(
+        self,
+        ids_BT: Tensor | None = None,
+        *,
+        embeddings_BTW: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Gives the final normalised stream; `logits` turns it into scores of the vocabulary.
+
+        Args:
+            ids_BT: token ids `(batch, time)`, int64; or
+            embeddings_BTW: what stands in their place, `(batch, time, width)`.
+            segments_BT: document number of each token; None where a row is one document.
+            cache: keys and values of earlier tokens, extended by this call.
+
+        Returns:
+            `(batch, time, width)`.
+
+        Raises:
+            ValueError: the sequence is longer than the context.
+        """
+        x_BTW = self.embedding(ids_BT) if embeddings_BTW is None else embeddings_BTW
+        start = cache.length if cache is not None else 0
+        end = start + x_BTW.shape[1]
+        if end > self.config.context:
+            raise ValueError(f"{end} tokens exceed the context of {self.config.context}")
+        rotary = (
+            self.cosine[start:end].to(x_BTW.dtype),
+            self.sine[start:end].to(x_BTW.dtype),
+        )
+        mask = None if segments_BT is None else document_mask(segments_BT)
+        for index, layer in enumerate(self.layers):
+            x_BTW = layer(x_BTW, rotary, mask, cache, index)
+        if cache is not None:
+            cache.advance(x_BTW.shape[1])
+        return self.final_norm(x_BTW)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""
+        output = self.embedding if self.head is None else self.head
+        return F.linear(hidden, output.weight).float()

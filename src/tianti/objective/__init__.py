@@ -1,0 +1,1 @@
+"""What one training step improves: pure functions of logits and labels."""

@@ -1,0 +1,266 @@
+"""The recipe: one typed description of a model's life, gathered from the stages' settings."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tianti.corpus.config import CorpusConfig
+from tianti.errors import UserError, from_os_error
+from tianti.evaluate.config import EvaluateConfig
+from tianti.generate.config import GenerateConfig
+from tianti.messages import tr
+from tianti.model.settings import ModelConfig
+from tianti.tokens.config import TokenizerConfig
+from tianti.train.config import TrainConfig
+
+
+class Recipe(BaseModel):
+    """A model's life from text to samples; what is not said is derived."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    name: str = Field(min_length=1, description="Names the run: its folder is runs/NAME.")
+    seed: int = Field(0, ge=0, description="Everything that is drawn is drawn from it.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
+    )
+    corpus: CorpusConfig = Field(description="What the documents are.")
+    tokenizer: TokenizerConfig = Field(
+        default_factory=TokenizerConfig, description="How text becomes numbers."
+    )
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The network.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="How it is trained.")
+    evaluate: EvaluateConfig = Field(
+        default_factory=EvaluateConfig, description="What is measured at the end."
+    )
+    generate: GenerateConfig = Field(
+        default_factory=GenerateConfig, description="The samples the run ends with."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder_name(cls, value: str) -> str:
+        if re.search(r'[/\\:*?"<>|\x00-\x1f]', value) or value.startswith(".") or value != value.strip():
+            raise ValueError("a name becomes a folder: no / \\ : * ? \" < > | and no leading dot")
+        return value
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+        """Reads a YAML recipe and applies `a.b=c` overrides.
+
+        Raises:
+            RecipeError: with every mistake at once.
+        """
+        path = Path(path)
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                tr("this is not UTF-8: byte 0x{byte:02x} at {place}",
+                   byte=error.object[error.start], place=error.start),
+                where=path,
+                remedy=tr("Convert it to UTF-8 (for example with iconv)"),
+            ) from error
+        except OSError as error:
+            raise from_os_error(error, path) from error
+        return cls.parse(text, overrides, str(path))
+
+    @classmethod
+    def parse(
+        cls, text: str, overrides: list[str] | tuple[str, ...] = (), origin: str = "recipe"
+    ) -> Recipe:
+        """Reads a recipe from YAML text; see `load`."""
+        try:
+            node = yaml.compose(text, Loader=_RecipeLoader)
+            values = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 -- a SafeLoader
+        except yaml.YAMLError as error:
+            raise RecipeError(origin, [_yaml_mistake(error)]) from error
+        except RecursionError as error:
+            raise RecipeError(origin, [Mistake("", tr("nested too deep"))]) from error
+        if not isinstance(values, dict):
+            raise RecipeError(
+                origin,
+                [Mistake("", tr("a recipe is a mapping such as: name: my-model"))],
+            )
+        mistakes = [m for item in overrides if (m := _override(values, item)) is not None]
+        try:
+            recipe = cls.model_validate(values)
+        except ValidationError as error:
+            lines = _lines_of(node)
+            found = [_mistake(problem, lines) for problem in error.errors()]
+            mistakes += sorted(found, key=lambda mistake: mistake.line or 0)
+            raise RecipeError(origin, mistakes) from error
+        if mistakes:
+            raise RecipeError(origin, mistakes)
+        return recipe
+
+    def as_yaml(self, *, everything: bool = True) -> str:
+        """Gives the recipe as YAML, with every default or only with what was said."""
+        values = json.loads(
+            self.model_dump_json(exclude_unset=not everything, exclude_none=not everything)
+        )
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+class Mistake(typing.NamedTuple):
+    """One thing wrong in a recipe."""
+
+    path: str
+    problem: str
+    line: int | None = None
+
+
+class RecipeError(UserError):
+    """Everything wrong in a recipe, a line each."""
+
+    def __init__(self, origin: str, mistakes: list[Mistake]):
+        self.mistakes = mistakes
+        super().__init__("\n".join(self._line(origin, mistake) for mistake in mistakes))
+
+    @staticmethod
+    def _line(origin: str, mistake: Mistake) -> str:
+        place = origin if mistake.line is None else f"{origin}:{mistake.line}"
+        return f"{place}: {mistake.path + ': ' if mistake.path else ''}{mistake.problem}"
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML 1.1 with numbers such as `1e-3`, which 1.1 takes for text, and without duplicates."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"keys are text, this is {key!r}", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands here twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _yaml_mistake(error: yaml.YAMLError) -> Mistake:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return Mistake("", tr("not YAML: {problem}", problem=problem), mark and mark.line + 1)
+
+
+def _override(values: dict[str, Any], item: str) -> Mistake | None:
+    """Sets `a.b=c` in nested mappings and lists; gives what is wrong with it, if anything."""
+    path, equals, text = item.partition("=")
+    if not equals or not path:
+        return Mistake(item, tr("an override is written path=value, such as train.budget=3m"))
+    keys = path.split(".")
+    try:
+        value = yaml.load(text, Loader=_RecipeLoader) if text else None  # noqa: S506
+        target: Any = values
+        for key in keys[:-1]:
+            if isinstance(target, list):
+                target = target[int(key)]
+            else:
+                if not isinstance(target.get(key), dict | list):
+                    target[key] = {}
+                target = target[key]
+        if isinstance(target, list):
+            target[int(keys[-1])] = value
+        else:
+            target[keys[-1]] = value
+    except (yaml.YAMLError, ValueError, IndexError) as error:
+        return Mistake(path, tr("cannot be set: {reason}", reason=error))
+    return None
+
+
+def _lines_of(node: yaml.Node | None, prefix: tuple[str | int, ...] = ()) -> dict[tuple, int]:
+    """Gives the line of every path in a composed YAML document."""
+    lines: dict[tuple, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = (*prefix, key.value)
+            lines[path] = key.start_mark.line + 1
+            lines.update(_lines_of(value, path))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*prefix, index)] = value.start_mark.line + 1
+            lines.update(_lines_of(value, (*prefix, index)))
+    return lines
+
+
+def _mistake(problem: Any, lines: dict[tuple, int]) -> Mistake:
+    """Gives one pydantic error in our words: what is wrong, what is allowed, what was meant."""
+    location = tuple(problem["loc"])
+    path = ".".join(str(part) for part in location)
+    line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines),
+                None)
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        allowed = _fields_at(location[:-1])
+        guess = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = tr("did you mean {name!r}?", name=guess[0]) if guess else ""
+        text = tr("unknown key; allowed here: {names}", names=", ".join(allowed))
+        return Mistake(path, f"{text}. {hint}" if hint else text, line)
+    if kind == "missing":
+        meaning = _description_at(location)
+        return Mistake(path, tr("this key is missing: {meaning}", meaning=meaning), line)
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    if kind == "literal_error" and isinstance(value, str):
+        guess = difflib.get_close_matches(value, re.findall(r"'([^']*)'", message), n=1)
+        message += ". " + tr("did you mean {name!r}?", name=guess[0]) if guess else ""
+    if kind == "value_error" and repr(value) in message:
+        return Mistake(path, message, line)
+    shown = repr(value) if not isinstance(value, dict | list) else type(value).__name__
+    return Mistake(path, tr("{value} is wrong: {message}", value=shown, message=message), line)
+
+
+def _model_at(location: tuple) -> type[BaseModel] | None:
+    model: Any = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        model = next(
+            (t for t in _types_in(field.annotation) if issubclass(t, BaseModel)), None
+        )
+        if model is None:
+            return None
+    return model
+
+
+def _types_in(annotation: Any) -> list[type]:
+    """Gives the classes inside an annotation such as `list[Source] | None`."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType, list, typing.Annotated):
+        return [t for argument in typing.get_args(annotation) for t in _types_in(argument)]
+    return [annotation] if isinstance(annotation, type) else []
+
+
+def _fields_at(location: tuple) -> list[str]:
+    model = _model_at(location)
+    return list(model.model_fields) if model else []
+
+
+def _description_at(location: tuple) -> str:
+    model = _model_at(location[:-1])
+    field = model.model_fields.get(location[-1]) if model else None
+    return (field.description or "") if field else ""

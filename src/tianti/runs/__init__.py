@@ -1,0 +1,1 @@
+"""Runs: stages in order, each with its manifest; resume, results, report."""

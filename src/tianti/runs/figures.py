@@ -1,0 +1,176 @@
+"""The pictures of a report, as Plotly figure descriptions (plain data, drawn by the browser)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+BLUE, ORANGE, GREEN, GREY, RED = "#2563eb", "#ea7317", "#0f9d6b", "#94a3b8", "#d1495b"
+MOST_POINTS = 2000
+Translate = Callable[[str], str]
+
+
+def bits_per_byte_bars(evaluate: dict[str, Any], t: Translate) -> dict[str, Any]:
+    """Draws bits per byte of the model and the baselines with their intervals."""
+    rows: list[tuple[str, dict[str, Any], str]] = []
+    test = evaluate["test"]
+    for key, label in (
+        ("byte_trigram_bits_per_byte", "byte 3-grams, test"),
+        ("xz_bits_per_byte", "xz -9e, test"),
+    ):
+        if key in test:
+            rows.append((t(label), test[key], GREY))
+    for split, colour in (("train", BLUE), ("validation", BLUE), ("test", ORANGE)):
+        rows.append((t("model, " + split), evaluate[split]["bits_per_byte"], colour))
+    metrics = [metric for _, metric, _ in rows]
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": [label for label, _, _ in rows],
+                "x": [metric["value"] for metric in metrics],
+                "marker": {"color": [colour for _, _, colour in rows]},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [(m["high"] or m["value"]) - m["value"] for m in metrics],
+                    "arrayminus": [m["value"] - (m["low"] or m["value"]) for m in metrics],
+                    "thickness": 1.5,
+                },
+                "text": [f"{m['value']:.3f}" for m in metrics],
+                "textposition": "inside",
+                "insidetextanchor": "start",
+                "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
+            }
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": t("bits per byte (less is better)")}, "rangemode": "tozero"},
+            "yaxis": {"automargin": True},
+            "height": 90 + 46 * len(rows),
+        },
+    }
+
+
+def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
+    """Draws loss, validation and learning rate against tokens."""
+    steps = [row for row in log if row.get("loss") is not None]
+    smooth = _smoothed([row["loss"] for row in steps])
+    steps, losses = _thinned(steps), _thinned(smooth)
+    checks = [row for row in log if "validation_bits_per_byte" in row]
+    tokens = [row["tokens"] for row in steps]
+    return {
+        "data": [
+            _line(tokens, [row["loss"] for row in steps], t("loss of each step"), BLUE)
+            | {"opacity": 0.25, "hoverinfo": "skip"},
+            _line(tokens, losses, t("training loss"), BLUE),
+            _line(
+                [row["tokens"] for row in checks],
+                [row["validation_bits_per_byte"] for row in checks],
+                t("validation, bits per byte"),
+                ORANGE,
+            )
+            | {"yaxis": "y2", "mode": "lines+markers"},
+            _line(tokens, [row["learning_rate"] for row in steps], t("learning rate"), GREEN)
+            | {"yaxis": "y3"},
+        ],
+        "layout": {
+            "height": 520,
+            "xaxis": {"title": {"text": t("tokens")}, "anchor": "y3"},
+            "yaxis": {"domain": [0.34, 1], "title": {"text": t("loss, nats per token")}},
+            "yaxis2": {
+                "overlaying": "y",
+                "side": "right",
+                "title": {"text": t("bits per byte")},
+                "showgrid": False,
+            },
+            "yaxis3": {
+                "domain": [0, 0.24],
+                "title": {"text": t("learning rate")},
+                "rangemode": "tozero",
+            },
+            "legend": {"orientation": "h", "y": 1.12},
+            "hovermode": "x unified",
+        },
+    }
+
+
+def funnel(corpus: dict[str, Any], t: Translate) -> dict[str, Any]:
+    """Draws how many documents came in, what each step dropped, and the splits."""
+    counts = corpus["funnel"]
+    left = counts["read"]["documents"]
+    rows = [(t("read"), left, GREY)]
+    for reason, dropped in counts["dropped"].items():
+        left -= dropped["documents"]
+        rows.append((t("after: " + reason), left, GREY))
+    rows.append((t("kept"), counts["kept"]["documents"], BLUE))
+    return {
+        "data": [
+            {
+                "type": "funnel",
+                "y": [label for label, _, _ in rows],
+                "x": [count for _, count, _ in rows],
+                "marker": {"color": [colour for _, _, colour in rows]},
+                "textinfo": "value+percent initial",
+            }
+        ],
+        "layout": {"height": 80 + 56 * len(rows), "yaxis": {"automargin": True}},
+    }
+
+
+def stage_times(stages: dict[str, Any], t: Translate) -> dict[str, Any]:
+    """Draws the wall and processor time of each stage."""
+    names = list(stages)[::-1]
+
+    def bars(key: str, label: str, colour: str) -> dict[str, Any]:
+        return {
+            "type": "bar",
+            "orientation": "h",
+            "name": t(label),
+            "y": [t(name) for name in names],
+            "x": [stages[name][key] for name in names],
+            "marker": {"color": colour},
+            "hovertemplate": "%{y}: %{x:.1f} s<extra></extra>",
+        }
+
+    return {
+        "data": [
+            bars("cpu_seconds", "processor time", GREY),
+            bars("wall_seconds", "wall time", BLUE),
+        ],
+        "layout": {
+            "barmode": "group",
+            "height": 110 + 40 * len(names),
+            "xaxis": {"title": {"text": t("seconds")}},
+            "yaxis": {"automargin": True},
+            "legend": {"orientation": "h", "y": 1.15, "traceorder": "reversed"},
+        },
+    }
+
+
+def _line(x: list[Any], y: list[Any], name: str, colour: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "name": name,
+        "line": {"color": colour, "width": 2},
+    }
+
+
+def _smoothed(values: list[float], decay: float = 0.95) -> list[float]:
+    """Gives the exponential moving average, corrected for its start."""
+    average, weight, smooth = 0.0, 0.0, []
+    for value in values:
+        average = decay * average + (1 - decay) * value
+        weight = decay * weight + (1 - decay)
+        smooth.append(average / weight)
+    return smooth
+
+
+def _thinned(values: list[Any]) -> list[Any]:
+    """Gives at most about `MOST_POINTS` of the values, evenly, the last one among them."""
+    every = max(1, len(values) // MOST_POINTS)
+    kept = values[::every]
+    return kept if not values or kept[-1] is values[-1] else [*kept, values[-1]]

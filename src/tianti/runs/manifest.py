@@ -1,0 +1,85 @@
+"""The manifest of a stage: what made it, from what, and what every file must be."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tianti.errors import Damaged
+from tianti.files import check_files, describe_files, read_json, write_json
+from tianti.messages import tr
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known about a finished stage; on disk `manifest.json` in its folder."""
+
+    stage: str
+    fingerprint: str
+    version: int
+    config: Any
+    inputs: dict[str, str]
+    metrics: dict[str, Any]
+    seed: int
+    started: str
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest into a folder, with sizes and checksums of all files there."""
+        files = describe_files(folder, skip=(MANIFEST,))
+        write_json(folder / MANIFEST, asdict(self) | {"files": files})
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """Gives the manifest of a stage folder; None where the stage was never finished.
+
+        Raises:
+            Damaged: the manifest is torn or altered.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            return None
+        try:
+            return cls(**read_json(path))
+        except TypeError as error:
+            raise Damaged(tr("file is damaged (not a manifest)"), where=path) from error
+
+    def check(self, folder: Path, *, hashes: bool) -> None:
+        """Compares the files of the stage with the manifest.
+
+        Raises:
+            Damaged: a file is missing, torn or, with `hashes`, altered.
+        """
+        check_files(folder, self.files, hashes=hashes)
+
+
+def library_versions() -> dict[str, str]:
+    """Gives the versions of what computes, without importing it."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("tianti", "torch", "numpy", "tokenizers", "pyarrow", "safetensors"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def peak_memory_bytes() -> int:
+    """Gives the largest resident memory of this process so far; 0 where it is not told."""
+    if os.name == "nt":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,185 @@
+"""The dry run: what a recipe will do and take, said before anything is done."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tianti.corpus.document import Document
+from tianti.corpus.sources import COMPRESSIONS, list_files, read_source
+from tianti.errors import Damaged
+from tianti.messages import tr
+from tianti.recipe import Recipe
+from tianti.runs.fingerprint import fingerprint, plain
+from tianti.runs.manifest import Manifest
+from tianti.runs.runner import default_folder
+from tianti.runs.stages import STAGES, derive_from_metrics, stage_config
+from tianti.scale.cost import Cost, training_cost
+from tianti.scale.derive import BYTES_PER_TOKEN, Derivation, Facts, derive
+from tianti.units import format_bytes
+
+SAMPLED_DOCUMENTS = 50
+SAMPLED_CHARS = 20_000
+COMPRESSED_FACTOR = 3.4
+PYTHON_DOCS_BYTES = 2_500_000
+# What Python, torch and its libraries take before the first tensor; measured on Linux, torch 2.13.
+BASE_MEMORY = 450 * 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Args:
+        stages: each stage and whether it is up to date.
+        facts: text and machine.
+        derivation: every setting with its reason.
+        cost: what training needs.
+        base_memory: memory of the process before the first tensor.
+        warnings: what will not fit here.
+    """
+
+    stages: list[tuple[str, str]]
+    facts: Facts
+    derivation: Derivation
+    cost: Cost
+    base_memory: int = BASE_MEMORY
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the plan as plain values; memory and disk in bytes."""
+        return {
+            "stages": dict(self.stages),
+            "estimated": self.facts.estimated,
+            "settings": [
+                {"setting": setting, "value": value, "reason": reason}
+                for setting, value, reason in self.derivation.reasons
+            ],
+            "model": self.derivation.model.as_dict()
+            | {"parameters": self.derivation.model.num_parameters()},
+            "train": plain(self.derivation.train),
+            "tokens": self.derivation.tokens,
+            "seconds": self.derivation.train_seconds,
+            "flops": self.cost.flops,
+            "memory": asdict(self.cost) | {"total": self.cost.memory + self.base_memory},
+            "warnings": self.warnings,
+        }
+
+
+def plan(recipe: Recipe, out: Path | None = None) -> Plan:
+    """Foretells a run; reads a little text and times a matrix product, writes nothing.
+
+    Args:
+        recipe: what to do.
+        out: folder of the run, which may hold finished stages.
+
+    Raises:
+        UserError: a source cannot be read.
+    """
+    folder = out or default_folder(recipe)
+    stages, metrics = _status(recipe, folder)
+    if {"corpus", "machine"} <= set(metrics):
+        derivation = derive_from_metrics(recipe, metrics)
+        facts = Facts(
+            metrics["corpus"]["splits"]["train"]["bytes"],
+            metrics["corpus"]["cjk_share"],
+            metrics["machine"]["matmul_flops"],
+        )
+    else:
+        facts = _estimate(recipe)
+        derivation = derive(recipe, facts)
+    corpus_tokens = (
+        metrics["tokens"]["train"]["tokens"]
+        if "tokens" in metrics
+        else facts.train_bytes / BYTES_PER_TOKEN
+    )
+    cost = training_cost(derivation.model, derivation.train, derivation.tokens, corpus_tokens)
+    return Plan(stages, facts, derivation, cost, warnings=_warnings(cost, folder))
+
+
+def _status(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Gives which stages are up to date, and the metrics of those."""
+    stages: list[tuple[str, str]] = []
+    metrics: dict[str, Any] = {}
+    fingerprints: dict[str, str] = {}
+    for stage in STAGES:
+        known = set(stage.inputs) <= set(fingerprints)
+        if stage.name not in ("corpus", "machine"):
+            known = known and {"corpus", "machine"} <= set(metrics)
+        manifest = _read_manifest(folder / stage.name)
+        if known and manifest is not None:
+            identity = plain(stage_config(stage, recipe, folder, metrics).identity)
+            inputs = {name: fingerprints[name] for name in stage.inputs}
+            if manifest.fingerprint == fingerprint(stage.name, stage.version, identity, inputs):
+                fingerprints[stage.name] = manifest.fingerprint
+                metrics[stage.name] = manifest.metrics
+                stages.append((stage.name, tr("up to date")))
+                continue
+        stages.append((stage.name, tr("to do") if manifest is None else tr("to do again")))
+    return stages, metrics
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    try:
+        return Manifest.read(folder)
+    except Damaged:
+        return None
+
+
+def _estimate(recipe: Recipe) -> Facts:
+    """Gives facts from file sizes, the beginnings of the sources and a timed matrix product."""
+    from tianti.scale.machine import matmul_flops
+    from tianti.train.device import choose_device
+
+    num_bytes = 0.0
+    for source in recipe.corpus.sources:
+        if source.split in ("validation", "test"):
+            continue
+        if source.builtin:
+            num_bytes += PYTHON_DOCS_BYTES
+            continue
+        for path in list_files(source):
+            packed = path.suffix.lower() in {*COMPRESSIONS, ".parquet"}
+            num_bytes += path.stat().st_size * (COMPRESSED_FACTOR if packed else 1)
+    device = choose_device(recipe.device).type
+    return Facts(num_bytes, _cjk_share(recipe), matmul_flops(device), device, estimated=True)
+
+
+def _cjk_share(recipe: Recipe) -> float:
+    chars = cjk = 0
+    for source in recipe.corpus.sources:
+        for item in islice(read_source(source), SAMPLED_DOCUMENTS):
+            if isinstance(item, Document):
+                text = item.text[:SAMPLED_CHARS]
+                chars += len(text)
+                cjk += sum("\u3400" <= character <= "\u9fff" for character in text)
+    return cjk / max(chars, 1)
+
+
+def _warnings(cost: Cost, folder: Path) -> list[str]:
+    import psutil
+
+    warnings = []
+    memory = psutil.virtual_memory().available
+    if cost.memory + BASE_MEMORY > memory:
+        warnings.append(
+            tr(
+                "Memory: {needed} needed, {there} free. Lower train.micro_batch_rows or model.size",
+                needed=format_bytes(cost.memory + BASE_MEMORY),
+                there=format_bytes(memory),
+            )
+        )
+    place = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    disk = shutil.disk_usage(place).free
+    if cost.checkpoint_disk + cost.tokens_disk > disk:
+        warnings.append(
+            tr(
+                "Disk: {needed} needed, {there} free. Choose another place with --out",
+                needed=format_bytes(cost.checkpoint_disk + cost.tokens_disk),
+                there=format_bytes(disk),
+            )
+        )
+    return warnings

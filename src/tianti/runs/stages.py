@@ -1,0 +1,158 @@
+"""The stages of a run: which there are, what each reads, and the settings each gets."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tianti.files import read_json, write_json
+from tianti.recipe import Recipe
+from tianti.scale.derive import Derivation, Facts, derive
+from tianti.tokens.config import TokenizerStageConfig
+from tianti.train.config import TrainStageConfig
+from tianti.units import format_bytes
+
+HASHES = ".source-hashes.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: a function `(config, inputs, out, display) -> metrics`.
+
+    Args:
+        name: also the name of its folder.
+        function: `module:function`, imported only when the stage is done.
+        inputs: stages whose folders it reads.
+        version: raised whenever the same config and inputs would give another output.
+        resumable: it goes on from what it left in its unfinished folder.
+    """
+
+    name: str
+    function: str
+    inputs: tuple[str, ...] = ()
+    version: int = 1
+    resumable: bool = False
+
+    def load(self) -> Callable[..., dict[str, Any]]:
+        """Gives the function."""
+        module, name = self.function.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+STAGES = (
+    Stage("corpus", "tianti.corpus.stage:build_corpus"),
+    Stage("machine", "tianti.scale.machine:measure_machine"),
+    Stage("tokenizer", "tianti.tokens.stage:train_tokenizer", ("corpus",)),
+    Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer")),
+    Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), resumable=True),
+    Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
+    Stage(
+        "evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model")
+    ),
+    Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model")),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What a stage is called with, and what its fingerprint covers."""
+
+    call: Any
+    identity: Any
+
+
+def stage_config(
+    stage: Stage, recipe: Recipe, run: Path, metrics: dict[str, dict[str, Any]]
+) -> StageConfig:
+    """Gives the settings of a stage.
+
+    Args:
+        stage: which.
+        recipe: what was said.
+        run: the folder of the run.
+        metrics: what the stages before it gave.
+    """
+    if stage.name == "corpus":
+        return StageConfig(recipe.corpus, {"corpus": recipe.corpus, "content": _content(recipe, run)})
+    if stage.name == "machine":
+        return StageConfig(recipe.device, recipe.device)
+    if stage.name == "tokens":
+        return StageConfig(None, None)
+    if stage.name == "evaluate":
+        return StageConfig(recipe.evaluate, recipe.evaluate)
+    if stage.name == "generate":
+        return StageConfig(recipe.generate, recipe.generate)
+    derivation = derive_from_metrics(recipe, metrics)
+    if stage.name == "tokenizer":
+        config = TokenizerStageConfig(derivation.vocab_size, recipe.tokenizer.training_bytes)
+        return StageConfig(config, config)
+    if stage.name == "model":
+        return StageConfig(derivation.model, derivation.model)
+    settings = derivation.train
+    identity = {
+        "model": derivation.model,
+        # How often is saved and how it is computed do not change what comes out.
+        "settings": settings.model_dump(
+            mode="json", exclude={"save_every", "keep_checkpoints"}
+        ),
+    }
+    call = TrainStageConfig(derivation.model, settings, recipe.device)
+    return StageConfig(call, identity)
+
+
+def derive_from_metrics(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> Derivation:
+    """Gives every open setting from what finished stages found."""
+    corpus, machine = metrics["corpus"], metrics["machine"]
+    facts = Facts(
+        train_bytes=corpus["splits"]["train"]["bytes"],
+        cjk_share=corpus["cjk_share"],
+        matmul_flops=machine["matmul_flops"],
+        device=machine["device"].split(":")[0],
+    )
+    return derive(recipe, facts, metrics.get("tokenizer", {}).get("vocab_size"))
+
+
+def _content(recipe: Recipe, run: Path) -> list[list[str]]:
+    """Gives the hashes of all source files; an unchanged file is not read again."""
+    from tianti.corpus.sources import source_hashes
+
+    path = run / HASHES
+    known = read_json(path) if path.is_file() else {}
+    count = len(known)
+    hashes = [source_hashes(source, known) for source in recipe.corpus.sources]
+    if len(known) != count and run.is_dir():
+        write_json(path, known)
+    return hashes
+
+
+def summary(stage: str, metrics: dict[str, Any]) -> str:
+    """Gives what a finished stage has to say in one line."""
+    if stage == "corpus":
+        splits = metrics["splits"]
+        return "  ".join(
+            f"{name} {splits[name]['documents']:,} docs / {format_bytes(splits[name]['bytes'])}"
+            for name in splits
+        )
+    if stage == "machine":
+        return f"{metrics['device']}  {metrics['matmul_flops'] / 1e9:,.0f} GFLOP/s"
+    if stage == "tokenizer":
+        return f"{metrics['vocab_size']:,} entries"
+    if stage == "tokens":
+        train = metrics["train"]
+        return (
+            f"{train['tokens']:,} training tokens,"
+            f" {train['bytes'] / max(train['tokens'], 1):.2f} bytes each"
+        )
+    if stage == "train":
+        return (
+            f"{metrics['steps']:,} steps, {metrics['tokens_per_second']:,.0f} tokens/s,"
+            f" validation {metrics['validation_bits_per_byte']:.3f} bits/byte"
+        )
+    if stage == "evaluate":
+        test = metrics["test"]["bits_per_byte"]
+        return f"test {test['value']:.3f} bits/byte, {test['n']} documents"
+    return "  ".join(f"{key} {value:,}" for key, value in metrics.items())

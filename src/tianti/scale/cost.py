@@ -1,0 +1,72 @@
+"""What a training run costs: arithmetic, memory and disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tianti.model.config import TransformerConfig
+from tianti.train.config import TrainSettings
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training needs; memory and disk in bytes.
+
+    Args:
+        flops: floating-point operations in all.
+        weights: memory of the weights.
+        gradients: memory of the gradients.
+        optimizer: memory of the moments.
+        activations: memory kept for the backward pass of one micro-batch.
+        logits: memory of the scores of one micro-batch and their gradient.
+        checkpoint_disk: checkpoints kept and the model directory.
+        tokens_disk: token shards.
+    """
+
+    flops: float
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    checkpoint_disk: int
+    tokens_disk: int
+
+    @property
+    def memory(self) -> int:
+        """Gives the memory of all of these together."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def training_cost(
+    shape: TransformerConfig, train: TrainSettings, tokens: float, corpus_tokens: float
+) -> Cost:
+    """Gives what training needs, counted from the shape.
+
+    Args:
+        shape: the network.
+        train: the settings of the trainer.
+        tokens: tokens trained on.
+        corpus_tokens: tokens of the training split.
+    """
+    weights = shape.num_parameters() * FLOAT_BYTES
+    hidden = shape.depth * shape.layer_matrix_parameters() * FLOAT_BYTES
+    moments = 2 * weights - (hidden if train.optimizer == "muon" else 0)
+    rows = train.micro_batch_rows * shape.context
+    # Kept for backward in one layer: stream and its norm twice, queries/keys/values before and
+    # after norm and rotation, the gathered heads, gate, up, silu and product.
+    attention = shape.attention_width + shape.kv_width
+    kept = 6 * shape.width + 4 * attention + 2 * shape.attention_width + 5 * shape.mlp_width
+    mask = train.micro_batch_rows * shape.context**2
+    return Cost(
+        flops=shape.flops_per_token() * tokens,
+        weights=weights,
+        gradients=weights,
+        optimizer=moments,
+        activations=rows * shape.depth * kept * FLOAT_BYTES + mask,
+        logits=3 * rows * shape.vocab_size * FLOAT_BYTES,
+        checkpoint_disk=(weights + moments) * (train.keep_checkpoints + 1) + weights,
+        tokens_disk=int(corpus_tokens * (2 if shape.vocab_size <= 1 << 16 else 4)),
+    )

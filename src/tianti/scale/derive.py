@@ -1,0 +1,255 @@
+"""Derived, not asked: every open setting from one dial, each with its reason.
+
+The dial is the model's size or the training budget. The rules stand here and in `model/size.py`;
+`docs/recipes.md` lists them with where they come from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from tianti.messages import tr
+from tianti.model.config import TransformerConfig
+from tianti.model.size import derived_context, derived_vocabulary
+from tianti.recipe import Recipe
+from tianti.train.config import TrainSettings
+from tianti.units import format_count, format_duration
+
+TOKENS_PER_WEIGHT = 20
+UTILISATION = 0.35
+LARGEST_DERIVED_SIZE = 8_000_000_000
+SMALLEST_DERIVED_SIZE = 300_000
+USEFUL_EPOCHS = 4
+BYTES_PER_TOKEN = 3.3
+COMPILE_PAYS_AFTER_SECONDS = 300
+MICRO_BATCH_TOKENS = 8_192
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about text and machine before anything is trained.
+
+    Args:
+        train_bytes: bytes of training text.
+        cjk_share: share of CJK characters in it.
+        matmul_flops: measured speed of the device, floating-point operations a second.
+        device: its type.
+        estimated: text figures are estimates, the corpus has not been built.
+    """
+
+    train_bytes: float
+    cjk_share: float
+    matmul_flops: float
+    device: str = "cpu"
+    estimated: bool = False
+
+
+@dataclass
+class Derivation:
+    """Every setting that training needs, and why it is what it is.
+
+    Args:
+        model: the shape; its vocabulary is the wanted one until the tokenizer exists.
+        train: the settings of the trainer.
+        vocab_size: entries the tokenizer should get.
+        tokens: tokens that will be trained on; an estimate for a budget of wall time.
+        train_seconds: how long that takes, an estimate.
+        reasons: `(setting, value, reason)` in the order of decision.
+    """
+
+    model: TransformerConfig
+    train: TrainSettings
+    vocab_size: int
+    tokens: float
+    train_seconds: float
+    reasons: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+class _Reasons:
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str]] = []
+
+    def pick(self, setting: str, asked: Any, derived: Any, reason: str) -> Any:
+        """Gives the asked-for value or else the derived one, and notes why."""
+        value = derived if asked is None else asked
+        shown = format_count(value) if isinstance(value, int) and value >= 10_000 else str(value)
+        self.rows.append((setting, shown, reason if asked is None else tr("set in the recipe")))
+        return value
+
+
+def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Derivation:
+    """Gives every open setting.
+
+    Args:
+        recipe: what was said.
+        facts: what is known.
+        vocab_size: entries of the finished tokenizer, once there is one.
+    """
+    reasons = _Reasons()
+    size = _size(recipe, facts, reasons)
+    wanted_vocab = reasons.pick(
+        "tokenizer.vocab_size",
+        recipe.tokenizer.vocab_size,
+        derived_vocabulary(size, cjk_share=facts.cjk_share, train_bytes=facts.train_bytes),
+        tr("grows with the model and the text; double for mostly Chinese text"),
+    )
+    context = reasons.pick(
+        "model.context",
+        recipe.model.context,
+        derived_context(size),
+        tr("grows with the model"),
+    )
+    shape = recipe.model.build(size=size, vocab_size=vocab_size or wanted_vocab, context=context)
+    reasons.rows.append(
+        (
+            "model",
+            tr(
+                "{params} weights: {depth} layers × width {width}, {heads} heads",
+                params=format_count(shape.num_parameters()),
+                depth=shape.depth,
+                width=shape.width,
+                heads=shape.num_heads,
+            ),
+            tr("width : depth near 64, SwiGLU of 8/3 width"),
+        )
+    )
+    tokens, seconds = _amount(recipe, facts, shape)
+    train = _train_settings(recipe, facts, shape, tokens, seconds, reasons)
+    return Derivation(shape, train, wanted_vocab, tokens, seconds, reasons.rows)
+
+
+def throughput(facts: Facts, shape: TransformerConfig) -> float:
+    """Gives the estimated training speed in tokens a second."""
+    return facts.matmul_flops * UTILISATION / shape.flops_per_token()
+
+
+def _size(recipe: Recipe, facts: Facts, reasons: _Reasons) -> int:
+    budget, model = recipe.train.budget, recipe.model
+    if model.size or model.depth:
+        derived = model.size or model.depth * (model.depth * 64) ** 2 * 12 or 1
+        if model.size:
+            reasons.pick("model.size", model.size, None, "")
+        return int(derived)
+    if budget.kind == "seconds":
+        # C = 6 N D with D = 20 N, at the speed measured here.
+        flops = budget.amount * facts.matmul_flops * UTILISATION
+        size = math.sqrt(flops / (6 * TOKENS_PER_WEIGHT))
+        reason = tr(
+            "{tokens} tokens a weight within the time, at {speed} GFLOP/s × {share:.0%}",
+            tokens=TOKENS_PER_WEIGHT,
+            speed=round(facts.matmul_flops / 1e9),
+            share=UTILISATION,
+        )
+    else:
+        tokens = budget.amount
+        if budget.kind == "epochs":
+            tokens *= facts.train_bytes / BYTES_PER_TOKEN
+        elif budget.kind == "steps":
+            tokens *= recipe.train.batch_tokens or 8_192
+        size = tokens / TOKENS_PER_WEIGHT
+        reason = tr("{tokens} tokens a weight", tokens=TOKENS_PER_WEIGHT)
+    # More than some epochs of the same text teach little: then a larger model learns more of it.
+    bounded = int(min(max(size, SMALLEST_DERIVED_SIZE), LARGEST_DERIVED_SIZE))
+    return reasons.pick("model.size", None, _two_digits(bounded), reason)
+
+
+def _two_digits(value: int) -> int:
+    """Gives a number to two digits, so that a little noise in a measurement changes nothing."""
+    scale = 10 ** (len(str(value)) - 2)
+    return round(value / scale) * scale
+
+
+def _amount(recipe: Recipe, facts: Facts, shape: TransformerConfig) -> tuple[float, float]:
+    """Gives the tokens trained on and the seconds that takes, one of them an estimate."""
+    budget, speed = recipe.train.budget, throughput(facts, shape)
+    if budget.kind == "seconds":
+        return budget.amount * speed, budget.amount
+    tokens = budget.amount
+    if budget.kind == "epochs":
+        tokens *= facts.train_bytes / BYTES_PER_TOKEN
+    elif budget.kind == "steps":
+        tokens *= recipe.train.batch_tokens or _batch_tokens(shape)
+    return tokens, tokens / speed
+
+
+def _batch_tokens(shape: TransformerConfig) -> int:
+    """Gives the tokens of a step: 8,192 up to 3 M weights, then growing with √size, a power of 2."""
+    size = max(shape.num_parameters(), 1)
+    wanted = 8_192 * max(1.0, size / 3e6) ** 0.5
+    return 2 ** round(math.log2(min(wanted, 2_097_152)))
+
+
+def _learning_rate(shape: TransformerConfig, optimizer: str) -> float:
+    """Gives the peak rate: falls with the width, as the width-transfer rule asks of matrices."""
+    base = 0.01 if optimizer == "muon" else 0.004
+    return float(f"{base * (256 / shape.width) ** 0.5:.2g}")
+
+
+def _train_settings(
+    recipe: Recipe,
+    facts: Facts,
+    shape: TransformerConfig,
+    tokens: float,
+    seconds: float,
+    reasons: _Reasons,
+) -> TrainSettings:
+    config = recipe.train
+    batch_tokens = reasons.pick(
+        "train.batch_tokens",
+        config.batch_tokens,
+        _batch_tokens(shape),
+        tr("8,192 up to 3 M weights, then with the square root of the size"),
+    )
+    rows = max(1, round(batch_tokens / shape.context))
+    micro = reasons.pick(
+        "train.micro_batch_rows",
+        config.micro_batch_rows,
+        max(1, min(rows, MICRO_BATCH_TOKENS // shape.context)),
+        tr("8,192 tokens at once bound the memory"),
+    )
+    rate = reasons.pick(
+        "train.learning_rate",
+        config.learning_rate,
+        _learning_rate(shape, config.optimizer),
+        tr("falls with the square root of the width"),
+    )
+    warmup = reasons.pick(
+        "train.warmup_steps", config.warmup_steps, 40, tr("a few dozen steps settle the moments")
+    )
+    compiled = config.compile == "on" or (
+        config.compile == "auto"
+        and (facts.device == "cuda" or seconds > COMPILE_PAYS_AFTER_SECONDS)
+    )
+    reasons.rows.append(
+        (
+            "train.compile",
+            "on" if compiled else "off",
+            tr("set in the recipe")
+            if config.compile != "auto"
+            else tr(
+                "compiling costs about a minute, which pays from {limit} on",
+                limit=format_duration(COMPILE_PAYS_AFTER_SECONDS),
+            ),
+        )
+    )
+    return TrainSettings(
+        **config.model_dump(
+            exclude={
+                "learning_rate",
+                "batch_tokens",
+                "micro_batch_rows",
+                "warmup_steps",
+                "compile",
+                "budget",
+            }
+        ),
+        budget=config.budget,
+        learning_rate=rate,
+        batch_rows=rows,
+        micro_batch_rows=min(micro, rows),
+        warmup_steps=warmup,
+        compile=compiled,
+        seed=recipe.seed,
+    )

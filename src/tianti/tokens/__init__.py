@@ -1,0 +1,1 @@
+"""Text as numbers: the tokenizer, token shards on disk, and the deterministic batch stream."""

@@ -1,0 +1,31 @@
+"""Settings of the tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from tianti.units import Count, parse_count
+
+
+class TokenizerConfig(BaseModel):
+    """A byte-level BPE trained on the corpus."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vocab_size: (
+        Annotated[int, BeforeValidator(parse_count), Field(ge=260, le=2_000_000)] | None
+    ) = Field(None, description="Entries of the vocabulary; derived from the model's size.")
+    training_bytes: Count = Field(
+        100_000_000, description="Most bytes of training text the merges are learnt from."
+    )
+
+
+@dataclass(frozen=True)
+class TokenizerStageConfig:
+    """What the tokenizer stage needs."""
+
+    vocab_size: int
+    training_bytes: int

@@ -1,0 +1,90 @@
+"""The batch stream: which tokens step `s` sees is a pure function of (seed, step).
+
+The tokens of a split are one circle. An epoch cuts it into rows of `context` tokens, from an offset
+of its own, and takes the rows in an order of its own; every token is predicted exactly once an
+epoch. End-of-text closes a document and, as an input, opens the next: it is the first token of the
+next document's segment and has that document's first token as its label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tianti.tokens.permutation import Permutation, mix
+from tianti.tokens.shards import TokenSplit
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of packed documents, int64 arrays of shape `(rows, context)`.
+
+    Args:
+        ids: input tokens.
+        labels: the token after each input.
+        segments: number of the document within its row that each input belongs to.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    segments: np.ndarray
+
+
+class BatchStream:
+    """Batches of a split for any step, on any number of ranks.
+
+    Args:
+        split: the tokens.
+        context: tokens in a row.
+        rows: rows in a global batch.
+        seed: another seed gives another order.
+    """
+
+    def __init__(self, split: TokenSplit, *, context: int, rows: int, seed: int):
+        if split.num_tokens < context + 1:
+            raise ValueError(
+                f"the split holds {split.num_tokens} tokens, one row needs {context + 1}"
+            )
+        self.split, self.context, self.rows, self.seed = split, context, rows, seed
+        self.rows_per_epoch = split.num_tokens // context
+        self._orders: dict[int, tuple[int, Permutation]] = {}
+
+    def _order(self, epoch: int) -> tuple[int, Permutation]:
+        """Gives where the cutting of an epoch begins, and the order of its rows."""
+        if epoch not in self._orders:
+            key = mix(self.seed * 2**20 + epoch)
+            self._orders = {
+                epoch: (key % self.split.num_tokens, Permutation(self.rows_per_epoch, key))
+            }
+        return self._orders[epoch]
+
+    def row_start(self, row: int) -> int:
+        """Gives where row number `row`, counted from the first step on, begins in the split."""
+        epoch, index = divmod(row, self.rows_per_epoch)
+        offset, order = self._order(epoch)
+        return (offset + order[index] * self.context) % self.split.num_tokens
+
+    def tokens_at(self, row: int) -> np.ndarray:
+        """Gives the `context + 1` tokens of a row, int64."""
+        start, total = self.row_start(row), self.split.num_tokens
+        stop = start + self.context + 1
+        if stop <= total:
+            return self.split.read(start, stop)
+        return np.concatenate([self.split.read(start, total), self.split.read(0, stop - total)])
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Gives the rows of one step that belong to one rank.
+
+        Args:
+            step: number of the step, from 0.
+            rank: which process asks.
+            world: number of processes; must divide `rows`.
+        """
+        if self.rows % world:
+            raise ValueError(f"{self.rows} rows cannot be shared evenly by {world} processes")
+        first = step * self.rows
+        rows = np.stack([self.tokens_at(first + i) for i in range(rank, self.rows, world)])
+        ids, labels = rows[:, :-1], rows[:, 1:]
+        segments = np.cumsum(ids == self.split.index["end_of_text"], axis=1)
+        return Batch(np.ascontiguousarray(ids), np.ascontiguousarray(labels), segments)

@@ -1,0 +1,190 @@
+"""A byte-level BPE tokenizer: any bytes in, the same bytes out.
+
+The pre-tokenisation pattern and the special tokens are Qwen2's (tokenizer.json of Qwen2 and
+Qwen2.5), so that formats which recognise that family recognise this tokenizer. Unlike Qwen2's it
+does not normalise: what is encoded is what is decoded, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from tianti.errors import Damaged, UserError
+from tianti.files import read_json, write_json, write_text
+from tianti.messages import tr
+
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+END_OF_TEXT = "<|endoftext|>"
+SPECIAL_TOKENS = (END_OF_TEXT, "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+def byte_alphabet() -> dict[int, str]:
+    """Gives the character that stands for each byte in a byte-level vocabulary (GPT-2's table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {byte: chr(byte) for byte in printable}
+    others = (byte for byte in range(256) if byte not in table)
+    return table | {byte: chr(256 + index) for index, byte in enumerate(others)}
+
+
+class Tokenizer:
+    """Text to ids and back; on disk `tokenizer.json` with what transformers needs beside it."""
+
+    def __init__(self, inner: HuggingFaceTokenizer):
+        self.inner = inner
+        # Text that happens to contain `<|im_end|>` is text: only callers that build chats may
+        # write special tokens.
+        self.inner.encode_special_tokens = True
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Learns merges from texts.
+
+        Args:
+            texts: training text.
+            vocab_size: entries wanted, the 256 bytes and the special tokens included; fewer come
+                out when the text has no more pairs to merge.
+        """
+        inner = HuggingFaceTokenizer(models.BPE(fuse_unk=False, byte_fallback=False))
+        inner.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=max(vocab_size, SMALLEST_VOCABULARY) - len(SPECIAL_TOKENS),
+            initial_alphabet=sorted(byte_alphabet().values()),
+            special_tokens=[],
+            show_progress=False,
+            max_token_length=64,
+        )
+        inner.train_from_iterator(texts, trainer)
+        inner.add_special_tokens(
+            [AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS]
+        )
+        return cls(inner)
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Reads the tokenizer of a model directory.
+
+        Raises:
+            UserError: there is none.
+            Damaged: it cannot be read.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise UserError(
+                tr("there is no tokenizer.json here"),
+                where=folder,
+                remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
+            )
+        read_json(path)
+        try:
+            return cls(HuggingFaceTokenizer.from_file(str(path)))
+        except Exception as error:  # noqa: BLE001 -- the Rust library raises bare Exception
+            raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
+
+    def save(self, folder: Path, context: int | None = None) -> None:
+        """Writes `tokenizer.json`, `tokenizer_config.json` and the chat template."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "tokenizer.json", self.inner.to_str(pretty=False))
+        write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": END_OF_TEXT,
+            "pad_token": END_OF_TEXT,
+            "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
+            "clean_up_tokenization_spaces": False,
+            "chat_template": CHAT_TEMPLATE,
+        }
+        if context:
+            config["model_max_length"] = context
+        write_json(folder / "tokenizer_config.json", config)
+
+    @property
+    def vocab_size(self) -> int:
+        """Gives the number of entries, special tokens included."""
+        return self.inner.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def end_of_text(self) -> int:
+        """Gives the id of the token that ends (and begins) every document."""
+        token = self.inner.token_to_id(END_OF_TEXT)
+        if token is None:
+            raise UserError(tr("the tokenizer has no token {token}", token=END_OF_TEXT))
+        return token
+
+    @cached_property
+    def _bytes_of_id(self) -> list[bytes]:
+        value_of = {character: byte for byte, character in byte_alphabet().items()}
+        special = {self.inner.token_to_id(token) for token in SPECIAL_TOKENS}
+        return [
+            token.encode()
+            if index in special
+            else bytes(value_of[character] for character in token)
+            for index in range(self.vocab_size)
+            for token in [self.inner.id_to_token(index) or ""]
+        ]
+
+    def encode(self, text: str) -> list[int]:
+        """Gives the ids of a text; special tokens written in it are plain text."""
+        if _NO_TEXT.search(text):
+            return self.encode_bytes(text.encode("utf-8", "surrogatepass"))
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Gives the ids of many texts, on all cores."""
+        return [
+            encoding.ids
+            for encoding in self.inner.encode_batch_fast(texts, add_special_tokens=False)
+        ]
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Gives the ids of any bytes: valid UTF-8 as text, every other byte as its own token."""
+        ids: list[int] = []
+        for piece in _valid_runs(data):
+            if isinstance(piece, str):
+                ids.extend(self.inner.encode(piece, add_special_tokens=False).ids)
+            else:
+                ids.append(self.inner.token_to_id(byte_alphabet()[piece]))
+        return ids
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Gives the bytes that ids stand for, special tokens as their names."""
+        return b"".join(self._bytes_of_id[index] for index in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Gives text; bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+
+def _valid_runs(data: bytes) -> Iterator[str | int]:
+    """Splits bytes into runs of valid UTF-8 and single bytes that are not."""
+    start = 0
+    while start < len(data):
+        try:
+            yield data[start:].decode("utf-8")
+            return
+        except UnicodeDecodeError as error:
+            if error.start:
+                yield data[start : start + error.start].decode("utf-8")
+            yield data[start + error.start]
+            start += error.start + 1

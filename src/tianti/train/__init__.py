@@ -1,0 +1,1 @@
+"""The one trainer: optimizers, schedules, checkpoints, budget."""

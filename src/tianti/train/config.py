@@ -1,0 +1,94 @@
+"""Settings of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from tianti.model.config import TransformerConfig
+from tianti.units import Budget, Count, Duration, parse_budget
+
+BudgetField = Annotated[
+    Budget,
+    BeforeValidator(parse_budget),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["10m", "500M tokens", "2000 steps"]}),
+]
+
+
+class TrainConfig(BaseModel):
+    """How the network is trained; what is not set is derived from its size and the budget."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    budget: BudgetField = Field(
+        default_factory=lambda: Budget("seconds", 600.0),
+        description="10m, 500M tokens, 2000 steps or 3 epochs.",
+        validate_default=True,
+    )
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="Muon for hidden matrices with AdamW for the rest, or AdamW alone."
+    )
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
+    batch_tokens: Count | None = Field(None, gt=0, description="Tokens in one step.")
+    micro_batch_rows: Count | None = Field(
+        None, gt=0, description="Rows computed at once; a step adds up several."
+    )
+    schedule: Literal["wsd", "cosine", "constant"] = Field(
+        "wsd", description="Warm-up, stable, decay; or cosine; or constant after the warm-up."
+    )
+    warmup_steps: Count | None = Field(None, ge=0, description="Steps of linear warm-up.")
+    decay_share: float = Field(0.5, ge=0, le=1, description="Share of steps that decay (wsd).")
+    final_learning_rate: float = Field(
+        0.0, ge=0, le=1, description="Learning rate at the end as a share of the peak."
+    )
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled; matrices only.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment.")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment.")
+    muon_momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
+    clip_grad_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    validate_every: Count | None = Field(None, gt=0, description="Steps between validations.")
+    validation_tokens: Count = Field(65_536, gt=0, description="Tokens of one validation.")
+    save_every: Duration = Field(60.0, gt=0, description="Time between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=2, description="Checkpoints kept.")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile; auto: where a compiler exists and the budget repays it."
+    )
+
+
+class TrainSettings(BaseModel):
+    """Training with nothing left open: what the stage gets and its fingerprint covers."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    budget: BudgetField
+    optimizer: Literal["muon", "adamw"]
+    learning_rate: float
+    batch_rows: int
+    micro_batch_rows: int
+    schedule: Literal["wsd", "cosine", "constant"]
+    warmup_steps: int
+    decay_share: float
+    final_learning_rate: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    muon_momentum: float
+    clip_grad_norm: float
+    validate_every: int | None
+    validation_tokens: int
+    save_every: float
+    keep_checkpoints: int
+    compile: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainStageConfig:
+    """What the train stage needs: the shape and the settings, nothing left open."""
+
+    model: TransformerConfig
+    settings: TrainSettings
+    device: str = "auto"

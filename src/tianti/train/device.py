@@ -1,0 +1,48 @@
+"""Where and in which precision training runs, and whether the step is compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from contextlib import AbstractContextManager
+
+import torch
+
+from tianti.errors import UserError
+from tianti.messages import tr
+
+
+def choose_device(name: str) -> torch.device:
+    """Gives the device for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            tr("there is no CUDA device here"), where=f"device={name}", remedy=tr("Use device=cpu")
+        )
+    return device
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Gives the precision of forward passes: bfloat16 where the GPU has it, else float32."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def compiler_missing(device: torch.device) -> str | None:
+    """Gives why the step cannot be compiled here, or None when it can."""
+    if device.type == "cuda":
+        return None
+    compiler = os.environ.get("CXX")
+    if compiler and shutil.which(compiler):
+        return None
+    if shutil.which("g++") or shutil.which("clang++"):
+        return None
+    return tr("no C++ compiler found")

@@ -1,0 +1,86 @@
+"""Muon: momentum, orthogonalised, for the hidden matrices.
+
+Jordan et al. 2024 (kellerjordan.github.io/posts/muon); the polynomial of each iteration from
+Amsel et al. 2025 ("Polar Express", arXiv:2505.16932); updates scaled to the root mean square of
+AdamW's, so that both share one learning rate and one weight decay (Liu et al. 2025,
+arXiv:2502.16982, equation 4).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Coefficients for five iterations, safety factor 2e-2, from the authors' reference table.
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+ADAMW_RMS = 0.2
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Gives for each matrix about the nearest one whose singular values are all 1.
+
+    Args:
+        matrices: `(count, rows, columns)`, any float type.
+
+    Returns:
+        The same shape; singular values within about 0.05 of 1 (zero matrices stay zero).
+    """
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT
+    norm = x.flatten(1).norm(dim=1).view(-1, 1, 1)
+    x = x / (norm * 1.02 + 1e-7)
+    for a, b, c in POLAR_EXPRESS:
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x if wide else x.mT
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon over matrices, those of one shape together.
+
+    Args:
+        groups: dictionaries with `params` and, for each parameter, `splits`: the row counts of the
+            matrices fused into it, which are orthogonalised apart.
+        lr: learning rate, on AdamW's scale.
+        momentum: decay of the momentum; Nesterov's form.
+        weight_decay: decoupled.
+    """
+
+    def __init__(self, groups: list[dict], lr: float, momentum: float, weight_decay: float):
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient."""
+        for group in self.param_groups:
+            pieces: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            for parameter, splits in zip(group["params"], group["splits"], strict=True):
+                if parameter.grad is None:
+                    continue
+                update = self._momentum(parameter, group["momentum"])
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                for target, piece in zip(
+                    parameter.split(splits), update.split(splits), strict=True
+                ):
+                    pieces.setdefault(piece.shape, []).append((target, piece))
+            for shape, members in pieces.items():
+                updates = orthogonalize(torch.stack([piece for _, piece in members]))
+                rate = group["lr"] * ADAMW_RMS * max(shape) ** 0.5
+                for (target, _), update in zip(members, updates, strict=True):
+                    target.add_(update, alpha=-rate)
+
+    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(buffer, momentum)

@@ -1,0 +1,93 @@
+"""Which optimizer each weight gets, and their state as flat named tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tianti.model.transformer import Transformer
+from tianti.model.initialization import weight_roles
+from tianti.train.config import TrainSettings
+from tianti.train.muon import Muon
+
+
+class Optimizers:
+    """One or two optimizers that step together and share one schedule.
+
+    Args:
+        model: the network.
+        settings: rates and decays.
+    """
+
+    def __init__(self, model: Transformer, settings: TrainSettings):
+        roles = weight_roles(model)
+        parameters = dict(model.named_parameters())
+        self._names = {id(parameter): name for name, parameter in parameters.items()}
+        use_muon = settings.optimizer == "muon"
+        hidden = [n for n, role in roles.items() if role.role == "hidden" and use_muon]
+        decayed = [n for n in roles if n not in hidden and roles[n].role != "norm"]
+        norms = [n for n, role in roles.items() if role.role == "norm"]
+        adamw = torch.optim.AdamW(
+            [
+                {"params": [parameters[n] for n in decayed], "weight_decay": settings.weight_decay},
+                {"params": [parameters[n] for n in norms], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=1e-10,
+            fused=True,
+        )
+        self.all: list[torch.optim.Optimizer] = [adamw]
+        if hidden:
+            group = {
+                "params": [parameters[n] for n in hidden],
+                "splits": [roles[n].splits for n in hidden],
+            }
+            self.all.append(
+                Muon(
+                    [group],
+                    lr=settings.learning_rate,
+                    momentum=settings.muon_momentum,
+                    weight_decay=settings.weight_decay,
+                )
+            )
+
+    def set_learning_rate(self, value: float) -> None:
+        """Sets the learning rate of every group."""
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = value
+
+    def step(self) -> None:
+        """Updates the weights from their gradients."""
+        for optimizer in self.all:
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for optimizer in self.all:
+            optimizer.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Gives the whole state as `{"parameter/field": tensor}`."""
+        return {
+            f"{self._names[id(parameter)]}/{field}": torch.as_tensor(value)
+            for optimizer in self.all
+            for parameter, fields in optimizer.state.items()
+            for field, value in fields.items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restores what `state_tensors` gave."""
+        by_parameter: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            name, field = key.rsplit("/", 1)
+            by_parameter.setdefault(name, {})[field] = tensor
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if fields := by_parameter.get(self._names[id(parameter)]):
+                        optimizer.state[parameter] = {
+                            field: tensor.to(parameter.device, copy=True)
+                            for field, tensor in fields.items()
+                        }

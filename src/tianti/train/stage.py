@@ -1,0 +1,127 @@
+"""The train stage (shards → checkpoints) and the model stage (last checkpoint → model directory)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tianti.errors import UserError
+from tianti.exchange.huggingface import save_transformer
+from tianti.messages import tr
+from tianti.model.config import TransformerConfig
+from tianti.model.transformer import Transformer
+from tianti.model.initialization import initialize
+from tianti.progress import SILENT, Display
+from tianti.tokens.shards import TokenSplit
+from tianti.tokens.stream import BatchStream
+from tianti.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tianti.train.checkpoint import load_last_good
+from tianti.train.config import TrainStageConfig
+from tianti.train.device import choose_device
+from tianti.train.trainer import CHECKPOINTS, TrainData, Trainer
+
+VALIDATION_ROWS = 16
+
+
+def train(
+    config: TrainStageConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+) -> dict[str, Any]:
+    """Trains the network; goes on from the last good checkpoint in `out`.
+
+    Args:
+        config: shape and settings.
+        inputs: folders of `tokenizer` and `tokens`.
+        out: where checkpoints and the log go.
+        display: shows progress.
+
+    Returns:
+        `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
+        `validation_bits_per_byte`, `parameters`, `flops`, `device`.
+
+    Raises:
+        UserError: too little text for one row, or training fails in a way the user can mend.
+        Interrupted: a signal asked to stop; everything done is saved.
+    """
+    settings, shape = config.settings, config.model
+    device = choose_device(config.device)
+    data = TrainData(
+        train=_stream(inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed),
+        validation=_stream(inputs["tokens"] / "validation", shape.context, VALIDATION_ROWS, 0),
+        token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
+    )
+    model = Transformer(shape)
+    initialize(model, settings.seed)
+    trainer = Trainer(model.to(device), settings, data, out, display)
+    state = trainer.fit()
+    return {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "epochs": state.tokens / data.train.split.num_tokens,
+        "train_seconds": state.train_seconds,
+        "tokens_per_second": state.tokens / max(state.train_seconds, 1e-9),
+        "skipped_steps": state.skipped_steps,
+        "validation_bits_per_byte": trainer.last_validation,
+        "parameters": shape.num_parameters(),
+        "flops": shape.flops_per_token() * state.tokens,
+        "device": str(device),
+    }
+
+
+def write_model(
+    config: TransformerConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+) -> dict[str, Any]:
+    """Writes the trained network as a Hugging Face directory with its tokenizer.
+
+    Args:
+        config: the shape.
+        inputs: folders of `tokenizer` and `train`.
+        out: where to.
+        display: shows progress.
+    """
+
+    def refuse(error: UserError) -> None:
+        raise error
+
+    checkpoint = load_last_good(inputs["train"] / CHECKPOINTS, on_damage=refuse)
+    if checkpoint is None:
+        raise UserError(tr("there is no checkpoint"), where=inputs["train"] / CHECKPOINTS)
+    model = Transformer(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(checkpoint.model[name])
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    end = tokenizer.end_of_text
+    save_transformer(model, out, eos_token_id=end, pad_token_id=end)
+    tokenizer.save(out, context=config.context)
+    return {"parameters": config.num_parameters(), "step": checkpoint.state.step}
+
+
+def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
+    """Gives the UTF-8 bytes each id stands for, 0 for special tokens; int64 `(vocabulary,)`."""
+    special = {tokenizer.inner.token_to_id(token) for token in SPECIAL_TOKENS}
+    return np.array(
+        [
+            0 if index in special else len(tokenizer.decode_bytes([index]))
+            for index in range(tokenizer.vocab_size)
+        ],
+        dtype=np.int64,
+    )
+
+
+def _stream(folder: Path, context: int, rows: int, seed: int) -> BatchStream:
+    split = TokenSplit.open(folder, verify=True)
+    if split.num_tokens <= context:
+        raise UserError(
+            tr(
+                "{split} holds {tokens} tokens, one row needs {needed}",
+                split=folder.name,
+                tokens=split.num_tokens,
+                needed=context + 1,
+            ),
+            where="corpus",
+            remedy=tr("Add text or lower model.context"),
+        )
+    return BatchStream(split, context=context, rows=rows, seed=seed)

@@ -1,0 +1,285 @@
+"""The training loop: one step, and what surrounds it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tianti import interruption
+from tianti.errors import UserError
+from tianti.files import read_json, write_json
+from tianti.messages import tr
+from tianti.model.transformer import Transformer
+from tianti.objective.causal import CausalLoss, causal_loss
+from tianti.progress import Display, Task
+from tianti.tokens.stream import Batch, BatchStream
+from tianti.train.budget import StepClock, steps_of_budget
+from tianti.train.checkpoint import Checkpoint, TrainState, load_last_good, save_checkpoint
+from tianti.train.config import TrainSettings
+from tianti.train.device import autocast
+from tianti.train.log import TrainLog
+from tianti.train.optimizer import Optimizers
+from tianti.train.schedule import Schedule
+from tianti.units import format_count
+
+MOST_BAD_STEPS = 10
+VALIDATION_SHARE = 0.012
+PLAN = "steps.json"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
+
+LossFunction = Callable[[Transformer, Tensor, Tensor, Tensor | None], CausalLoss]
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What a trainer reads.
+
+    Args:
+        train: batches to learn from.
+        validation: batches to be measured on.
+        token_bytes: UTF-8 bytes each id stands for, 0 for special tokens; int64 `(vocabulary,)`.
+    """
+
+    train: BatchStream
+    validation: BatchStream
+    token_bytes: np.ndarray
+
+
+class Trainer:
+    """Trains one model into one folder, going on from the last good checkpoint there.
+
+    Args:
+        model: initialised network on its device.
+        settings: how to train.
+        data: what to train on.
+        out: folder for checkpoints, log and the number of steps.
+        display: shows progress.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        settings: TrainSettings,
+        data: TrainData,
+        out: Path,
+        display: Display,
+    ):
+        self.model, self.settings, self.data = model, settings, data
+        self.out, self.display = out, display
+        self.optimizers = Optimizers(model, settings)
+        self.loss: LossFunction = torch.compile(causal_loss) if settings.compile else causal_loss
+        self.tokens_per_step = settings.batch_rows * data.train.context
+        self.state = TrainState(step=0, total_steps=0)
+        self.last_validation: float | None = None
+        self._bad_in_a_row = 0
+
+    def fit(self) -> TrainState:
+        """Trains to the end of the budget.
+
+        Raises:
+            Interrupted: a signal asked to stop; everything done is saved.
+            UserError: the loss is not finite again and again, or the disk is full.
+        """
+        self._resume()
+        log = TrainLog(self.out / LOG, self.state.log_bytes)
+        try:
+            with (
+                interruption.deferred(),
+                self.display.task("train", self.state.total_steps or None, "steps") as task,
+            ):
+                task.start_at(self.state.step)
+                self._run(log, task)
+        finally:
+            log.close()
+        return self.state
+
+    def _resume(self) -> None:
+        checkpoint = load_last_good(
+            self.out / CHECKPOINTS,
+            on_damage=lambda error: self.display.say(
+                tr("Passing over a damaged checkpoint: {error}", error=error), "yellow"
+            ),
+        )
+        if checkpoint is not None:
+            self.state = checkpoint.state
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(checkpoint.model[name])
+            self.optimizers.load_state_tensors(checkpoint.optimizer)
+            self.display.say(
+                tr(
+                    "Going on from step {step} of {total}",
+                    step=self.state.step,
+                    total=self.state.total_steps,
+                )
+            )
+            return
+        self.state.total_steps = self._planned_steps() or 0
+
+    def _planned_steps(self) -> int | None:
+        """Gives the number of steps where it is known: asked for, or measured before."""
+        if (self.out / PLAN).is_file():
+            return int(read_json(self.out / PLAN)["total_steps"])
+        return steps_of_budget(
+            self.settings.budget,
+            tokens_per_step=self.tokens_per_step,
+            epoch_tokens=self.data.train.split.num_tokens,
+        )
+
+    def _run(self, log: TrainLog, task: Task) -> None:
+        clock = None if self.state.total_steps else StepClock(self.settings.budget.amount)
+        last_save = begin = time.perf_counter()
+        before = self.state.train_seconds
+        if self.state.step and (self._finished() or self._validation_due()):
+            # A validation follows its checkpoint, so the log was cut back to before it.
+            self._validate(log, task)
+        while not self._finished():
+            self._one_step(log, task)
+            now = time.perf_counter()
+            self.state.train_seconds = before + now - begin
+            if clock is not None and (total := clock.after_step(self.state.step)) is not None:
+                self.state.total_steps, clock = total, None
+                write_json(self.out / PLAN, {"total_steps": total})
+            finished = self._finished()
+            due = now - last_save >= self.settings.save_every and clock is None
+            number = interruption.requested()
+            if due or finished or self._validation_due() or (number and clock is None):
+                self._save(log)
+                last_save = now
+            if number and not finished:
+                raise interruption.Interrupted(number)
+            if finished or self._validation_due():
+                self._validate(log, task)
+        log.sync()
+
+    def _finished(self) -> bool:
+        return bool(self.state.total_steps) and self.state.step >= self.state.total_steps
+
+    def _validation_due(self) -> bool:
+        every = self.settings.validate_every or max(1, self.state.total_steps // 10)
+        return bool(self.state.total_steps) and self.state.step % every == 0
+
+    def _schedule(self) -> Schedule:
+        settings = self.settings
+        return Schedule(
+            kind=settings.schedule,
+            # While the steps are still being measured, training is in its warm-up or at its peak.
+            total_steps=self.state.total_steps or 10**9,
+            warmup_steps=settings.warmup_steps,
+            decay_share=settings.decay_share,
+            final=settings.final_learning_rate,
+        )
+
+    def _one_step(self, log: TrainLog, task: Task) -> None:
+        """Computes the gradient of one global batch and updates the weights."""
+        step = self.state.step
+        share = self._schedule().at(step)
+        self.optimizers.set_learning_rate(self.settings.learning_rate * share)
+        loss = self._gradients(self.data.train.batch(step))
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.settings.clip_grad_norm
+        ).item()
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizers.step()
+            self._bad_in_a_row = 0
+        else:
+            self._skip_bad_step(step)
+        self.optimizers.zero_grad()
+        self.state.step += 1
+        self.state.tokens += self.tokens_per_step
+        log.write(
+            step=self.state.step,
+            tokens=self.state.tokens,
+            loss=round(loss, 6) if math.isfinite(loss) else None,
+            learning_rate=self.settings.learning_rate * share,
+            grad_norm=round(norm, 6) if math.isfinite(norm) else None,
+        )
+        facts = {"loss": f"{loss:.3f}", "tok/s": format_count(task.rate() * self.tokens_per_step)}
+        if self.last_validation is not None:
+            facts["val BPB"] = f"{self.last_validation:.3f}"
+        task.update(self.state.step, self.state.total_steps or None, **facts)
+
+    def _gradients(self, batch: Batch) -> float:
+        """Adds up the gradients of a batch's micro-batches; gives nats per token."""
+        total = batch.labels.size
+        nats = 0.0
+        for start in range(0, len(batch.ids), self.settings.micro_batch_rows):
+            part = self._loss_of_rows(batch, start, self.settings.micro_batch_rows)
+            (part.nats / total).backward()
+            nats += part.nats.item()
+        return nats / total
+
+    def _loss_of_rows(self, batch: Batch, start: int, rows: int) -> CausalLoss:
+        device = self.model.device
+        ids, labels, segments = (
+            torch.from_numpy(array[start : start + rows]).to(device)
+            for array in (batch.ids, batch.labels, batch.segments)
+        )
+        with autocast(device):
+            return self.loss(self.model, ids, labels, segments)
+
+    def _skip_bad_step(self, step: int) -> None:
+        self.state.skipped_steps += 1
+        self._bad_in_a_row += 1
+        self.display.say(tr("Step {step}: the loss is not finite, skipped", step=step), "yellow")
+        if self._bad_in_a_row >= MOST_BAD_STEPS:
+            raise UserError(
+                tr("the loss was not finite {count} steps in a row", count=self._bad_in_a_row),
+                where=f"train, step {step}",
+                remedy=tr("Lower train.learning_rate"),
+            )
+
+    def _save(self, log: TrainLog) -> None:
+        self.state.log_bytes = log.sync()
+        save_checkpoint(
+            self.out / CHECKPOINTS,
+            Checkpoint(self.state, self._weights(), self.optimizers.state_tensors()),
+            self.settings.keep_checkpoints,
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach() for name, tensor in self.model.named_parameters()}
+
+    def _validate(self, log: TrainLog, task: Task) -> None:
+        self.last_validation = self.validation_bits_per_byte()
+        log.write(
+            step=self.state.step,
+            tokens=self.state.tokens,
+            validation_bits_per_byte=round(self.last_validation, 6),
+        )
+        task.update(self.state.step, **{"val BPB": f"{self.last_validation:.3f}"})
+
+    @torch.no_grad()
+    def validation_bits_per_byte(self) -> float:
+        """Gives the bits per byte of the first validation batches.
+
+        `validation_tokens` of them, less in a short training: a forward pass costs a third of a
+        training step, so ten validations of `VALIDATION_SHARE` cost 4 % of the training.
+        """
+        stream = self.data.validation
+        available = stream.rows_per_epoch // stream.rows
+        budget = VALIDATION_SHARE * self.state.total_steps * self.tokens_per_step
+        tokens = min(self.settings.validation_tokens, budget)
+        wanted = math.ceil(tokens / (stream.rows * stream.context))
+        nats = num_bytes = 0.0
+        token_bytes = torch.from_numpy(self.data.token_bytes)
+        for index in range(max(1, min(available, wanted))):
+            batch = stream.batch(index)
+            labels = torch.from_numpy(batch.labels)
+            counted = token_bytes[labels]
+            # Special tokens stand for no bytes: neither their loss nor their bytes count.
+            masked = np.where(counted.numpy() > 0, batch.labels, -100)
+            part = self._loss_of_rows(
+                Batch(batch.ids, masked, batch.segments), 0, len(batch.ids)
+            )
+            nats += part.nats.item()
+            num_bytes += counted.sum().item()
+        return nats / math.log(2) / max(num_bytes, 1)

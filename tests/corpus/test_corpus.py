@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tianti.corpus.clean import clean_text
+from tianti.corpus.config import CorpusConfig, Source
+from tianti.corpus.document import content_id
+from tianti.corpus.split import Shares, cut_sections, derived_share, section_chars
+from tianti.corpus.stage import build_corpus
+from tianti.corpus.table import read_documents
+from tianti.errors import UserError
+
+
+def build(folder, out, **settings):
+    out.mkdir()
+    return build_corpus(CorpusConfig(sources=[Source(path=str(folder))], **settings), {}, out)
+
+
+def all_rows(out):
+    return [
+        row for split in ("train", "validation", "test") for row in read_documents(out / f"{split}.parquet")
+    ]
+
+
+@given(st.text())
+def test_cleaning_twice_changes_nothing_more(text):
+    once = clean_text(text, "NFC")
+    assert clean_text(once, "NFC") == once
+
+
+def test_cleaning_makes_text_canonical():
+    decomposed = unicodedata.normalize("NFD", "café")
+    assert clean_text(f"\n{decomposed}\r\nb\x00\x1b \t\nc\n\n\n\n\nd\n", "NFC") == "café\nb\nc\n\n\nd"
+    assert clean_text("ＡＢＣ１２３", "NFC") == "ＡＢＣ１２３"
+    assert clean_text("ＡＢＣ１２３", "NFKC") == "ABC123"
+
+
+@given(st.text(max_size=3000), st.integers(min_value=2, max_value=200))
+def test_sections_join_to_the_text_and_keep_the_limit(text, limit):
+    pieces = list(cut_sections(text, limit))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= limit for piece in pieces)
+
+
+def test_sections_end_at_a_paragraph_where_there_is_one():
+    text = "一" * 60 + "。\n\n" + "二" * 60
+    assert list(cut_sections(text, 100)) == ["一" * 60 + "。\n\n", "二" * 60]
+
+
+def test_every_document_is_in_one_split_and_duplicates_are_gone(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n in range(400):
+        (folder / f"{n}.txt").write_text(f"document {n % 300} 的内容，长度足够，保留下来。")
+    metrics = build(folder, tmp_path / "out", validation=0.1, test=0.1)
+    rows = all_rows(tmp_path / "out")
+    assert len({row["text"] for row in rows}) == len(rows) == 300
+    assert metrics["funnel"]["dropped"]["exact_duplicate"]["documents"] == 100
+    assert metrics["funnel"]["read"]["documents"] == 400
+    assert 10 <= metrics["splits"]["test"]["documents"] <= 55
+    assert metrics["cjk_share"] > 0.3
+
+
+def test_the_split_follows_content_alone(tmp_path):
+    for name, order in (("a", 1), ("b", -1)):
+        (tmp_path / name).mkdir()
+        for place, n in enumerate(list(range(300))[::order]):
+            (tmp_path / name / f"{place:03d}.txt").write_text(f"text number {n} is here to be split")
+        build(tmp_path / name, tmp_path / f"out-{name}")
+    splits = [
+        {row["text"]: row["split"] for row in all_rows(tmp_path / f"out-{name}")} for name in "ab"
+    ]
+    assert splits[0] == splits[1]
+
+
+@given(st.text(min_size=1), st.floats(0.001, 0.2), st.floats(0.001, 0.2))
+def test_a_smaller_share_only_moves_documents_into_training(text, one, two):
+    small, large = sorted((one, two))
+    identity = content_id(text)
+    before, after = Shares(large, large).split_of(identity), Shares(small, small).split_of(identity)
+    assert after in (before, "train")
+
+
+def test_shares_and_sections_are_derived_from_the_amount():
+    assert derived_share(1_000_000) == 0.05
+    assert derived_share(10**9) == pytest.approx(0.002)
+    assert section_chars(1000, 10**6) is None
+    assert section_chars(1, 1_000_000) == 2000
+
+
+def test_one_long_file_is_cut_so_that_it_can_be_split(tmp_path, english_texts):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "book.txt").write_text("\n\n".join(english_texts[:60]))
+    metrics = build(tmp_path / "in", tmp_path / "out")
+    assert metrics["section_chars"] is not None
+    assert all(metrics["splits"][split]["documents"] > 0 for split in metrics["splits"])
+
+
+def test_an_empty_corpus_is_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("short")
+    with pytest.raises(UserError, match=r"the corpus is empty.*min_chars"):
+        build(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_corpus_too_small_for_its_split_is_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("just long enough to be one document")
+    with pytest.raises(UserError, match=r"too small for its split: 1 documents.*Add text"):
+        build(tmp_path / "in", tmp_path / "out")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tianti.runs import figures
+from tianti.runs.report import write_report
+
+
+@pytest.fixture(scope="module")
+def html(finished_run):
+    return (finished_run / "report.html").read_text("utf-8")
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_report_loads_nothing_from_elsewhere(html):
+    parser = _Tags()
+    parser.feed(html)
+    for tag, attributes in parser.tags:
+        for name in ("src", "href", "srcset", "action"):
+            assert name not in attributes, (tag, attributes)
+    policy = next(a["content"] for t, a in parser.tags if a.get("http-equiv"))
+    assert "default-src 'none'" in policy
+
+
+def test_the_report_holds_its_figures_in_both_languages(html):
+    found = dict(re.findall(r'data-figures="([^"]+)">(.*?)</script>', html, re.S))
+    assert set(found) == {"en", "zh-CN"}
+    for text in found.values():
+        assert set(json.loads(text)) == {"bits", "curves", "funnel", "stages"}
+    assert "bits per byte (less is better)" in found["en"]
+    assert "每字节比特数" in json.dumps(json.loads(found["zh-CN"]), ensure_ascii=False)
+
+
+def test_text_from_the_corpus_cannot_become_markup(finished_run, tmp_path):
+    results = json.loads((finished_run / "results.json").read_text())
+    results["name"] = "<script>alert(1)</script>"
+    results["corpus"]["funnel"]["dropped"]["</script><b>"] = {"documents": 1, "bytes": 1}
+    write_report(tmp_path / "r.html", finished_run, results)
+    text = (tmp_path / "r.html").read_text("utf-8")
+    assert "<script>alert" not in text
+    assert "</script><b>" not in text
+
+
+def test_a_report_of_some_stages_is_a_report(finished_run, tmp_path):
+    results = json.loads((finished_run / "results.json").read_text())
+    for name in ("evaluate", "train", "tokens", "generate"):
+        results.pop(name)
+    results["model"] = None
+    write_report(tmp_path / "r.html", tmp_path, results)
+    assert "report" not in (tmp_path / "r.html").read_text("utf-8")[:200]
+
+
+def test_curves_follow_the_log():
+    log = [{"step": s, "tokens": s * 10, "loss": 5.0 - s, "learning_rate": 0.1} for s in range(1, 4)]
+    log.append({"step": 3, "tokens": 30, "validation_bits_per_byte": 1.5})
+    log.append({"step": 4, "tokens": 40, "loss": None, "learning_rate": 0.1})
+    raw, smooth, validation, rate = figures.training_curves(log, str)["data"]
+    assert raw["x"] == [10, 20, 30]
+    assert raw["y"] == [4.0, 3.0, 2.0]
+    assert smooth["y"][0] == pytest.approx(4.0)
+    assert 3.0 < smooth["y"][2] < 3.1
+    assert (validation["x"], validation["y"]) == ([30], [1.5])
+    assert rate["y"] == [0.1] * 3
+
+
+def test_long_curves_are_thinned_and_keep_their_end():
+    kept = figures._thinned(list(range(10_001)))
+    assert len(kept) <= 2_502
+    assert kept[-1] == 10_000

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import tiny_recipe
+from tianti.errors import UserError
+from tianti.files import read_json
+from tianti.recipe import Recipe
+from tianti.runs.fingerprint import changes, fingerprint, plain
+from tianti.runs.lock import one_writer
+from tianti.runs.manifest import Manifest
+from tianti.runs.plan import plan
+from tianti.runs.runner import carry_out
+from tianti.runs.stages import STAGE_NAMES
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    """A copy of the finished run that may be changed."""
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+@pytest.fixture
+def recipe(text_folder):
+    return lambda *overrides: Recipe.parse(tiny_recipe(text_folder), overrides)
+
+
+def test_the_same_recipe_again_does_nothing(run, recipe):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    again = carry_out(recipe(), run)
+    assert again.done == ()
+    assert again.kept == STAGE_NAMES
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {"recipe.yaml", ".lock-owner", ".lock"}
+
+
+def test_a_second_time_does_not_import_torch(run, text_folder, tmp_path):
+    (tmp_path / "r.yaml").write_text(tiny_recipe(text_folder))
+    code = (
+        "import sys; from tianti.recipe import Recipe; from tianti.runs.runner import carry_out;"
+        f"from pathlib import Path; r = carry_out(Recipe.load({str(tmp_path / 'r.yaml')!r}),"
+        f" Path({str(run)!r})); assert r.done == (), r.done; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_changed_learning_rate_redoes_training_and_what_hangs_on_it(run, recipe):
+    again = carry_out(recipe("train.learning_rate=0.001"), run, until="model")
+    assert again.done == ("train", "model")
+    assert again.kept == ("corpus", "machine", "tokenizer", "tokens")
+
+
+def test_changed_samples_redo_the_samples_alone(run, recipe):
+    assert carry_out(recipe("generate.samples=1"), run).done == ("generate",)
+
+
+def test_how_often_is_saved_changes_nothing(run, recipe):
+    assert carry_out(recipe("train.save_every=5s"), run).done == ()
+
+
+def test_a_changed_file_redoes_everything_but_the_machine(run, recipe, tmp_path, texts):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number:03d}.txt").write_text(text + " changed", "utf-8")
+    again = carry_out(recipe(f"corpus.sources.0.path={folder}"), run, until="tokens")
+    assert again.done == ("corpus", "tokenizer", "tokens")
+
+
+def test_until_and_from_choose_stages(run, recipe):
+    assert carry_out(recipe(), run, redo_from="evaluate", until="evaluate").done == ("evaluate",)
+    with pytest.raises(UserError, match=r"no stage 'trian'.*Stages: corpus"):
+        carry_out(recipe(), run, until="trian")
+
+
+@pytest.mark.parametrize(
+    "name", ["corpus/train.parquet", "tokens/train/00000.tokens", "model/model.safetensors"]
+)
+def test_a_torn_file_is_named_and_its_stage_made_again(run, recipe, name):
+    path = run / name
+    good = path.read_bytes()
+    path.write_bytes(good[:-7])
+    again = carry_out(recipe(), run)
+    assert again.done[0] == name.split("/")[0]
+    assert path.read_bytes() == good
+
+
+def test_a_flipped_bit_in_an_input_is_found_before_it_is_used(run, recipe):
+    path = run / "tokens" / "train" / "00000.tokens"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"00000\.tokens: file is damaged"):
+        carry_out(recipe("train.learning_rate=0.002"), run)
+
+
+def test_results_hold_metrics_with_intervals_under_stage_and_split(finished_run):
+    results = read_json(finished_run / "results.json")
+    for split in ("train", "validation", "test"):
+        metric = results["evaluate"][split]["bits_per_byte"]
+        assert set(metric) == {"value", "low", "high", "n"}
+        assert metric["n"] >= 1
+        assert 0 < metric["value"] < 9
+    for baseline in ("xz_bits_per_byte", "byte_trigram_bits_per_byte"):
+        assert set(results["evaluate"]["test"][baseline]) == {"value", "low", "high", "n"}
+    assert results["train"]["steps"] == 24
+    assert {row["setting"] for row in results["settings"]} >= {"train.learning_rate", "model"}
+
+
+def test_manifests_say_what_made_each_stage(finished_run):
+    fingerprints = {}
+    for name in STAGE_NAMES:
+        manifest = Manifest.read(finished_run / name)
+        assert manifest is not None
+        manifest.check(finished_run / name, hashes=True)
+        assert manifest.versions["torch"]
+        assert manifest.wall_seconds >= 0
+        for other, value in manifest.inputs.items():
+            assert fingerprints[other] == value
+        fingerprints[name] = manifest.fingerprint
+    assert not list(finished_run.rglob("*.tmp"))
+    assert not list((finished_run / ".partial").iterdir())
+
+
+def test_the_test_split_is_read_only_by_the_last_stages():
+    from tianti.runs.stages import STAGES
+
+    readers = [stage.name for stage in STAGES if "corpus" in stage.inputs or "tokens" in stage.inputs]
+    assert readers == ["tokenizer", "tokens", "train", "evaluate", "generate"]
+
+
+def hold(folder, ready, release):
+    with one_writer(folder):
+        ready.set()
+        release.wait(30)
+
+
+def test_one_writer_and_a_killed_one_leaves_no_lock(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path, ready, release))
+    process.start()
+    assert ready.wait(60)
+    with pytest.raises(UserError, match=f":{process.pid}") as caught, one_writer(tmp_path):
+        pass
+    assert "--out" in str(caught.value)
+    process.kill()
+    process.join()
+    with one_writer(tmp_path):
+        pass
+
+
+def test_a_stage_that_fails_leaves_nothing_that_counts(run, recipe, monkeypatch):
+    def broken(*_):
+        raise UserError("no")
+
+    monkeypatch.setattr("tianti.generate.stage.generate_samples", broken)
+    with pytest.raises(UserError):
+        carry_out(recipe("generate.samples=1"), run)
+    monkeypatch.undo()
+    assert carry_out(recipe(), run).done == ()
+
+
+def test_fingerprints_follow_config_inputs_and_version():
+    base = fingerprint("train", 1, {"a": 1}, {"tokens": "x"})
+    assert base == fingerprint("train", 1, {"a": 1}, {"tokens": "x"})
+    others = [
+        fingerprint("train", 2, {"a": 1}, {"tokens": "x"}),
+        fingerprint("train", 1, {"a": 2}, {"tokens": "x"}),
+        fingerprint("train", 1, {"a": 1}, {"tokens": "y"}),
+        fingerprint("model", 1, {"a": 1}, {"tokens": "x"}),
+    ]
+    assert len({base, *others}) == 5
+    with pytest.raises(TypeError):
+        plain(object())
+
+
+def test_changes_are_told_as_paths():
+    assert changes({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}) == ["a.b: 1 → 3"]
+    assert changes({"a": 1}, {"a": 1}) == []
+
+
+def test_a_plan_foretells_without_doing(recipe, tmp_path):
+    planned = plan(recipe(), tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    assert [status for _, status in planned.stages] == ["to do"] * len(STAGE_NAMES)
+    values = planned.as_dict()
+    assert values["estimated"]
+    assert values["model"]["parameters"] == planned.derivation.model.num_parameters()
+    assert values["tokens"] == 24 * 512
+    json.dumps(values)
+
+
+def test_a_plan_knows_what_is_up_to_date(run, recipe):
+    planned = plan(recipe("train.learning_rate=0.5"), run)
+    status = dict(planned.stages)
+    assert [status[name] for name in ("corpus", "machine", "tokenizer", "tokens")] == ["up to date"] * 4
+    assert status["train"] == status["evaluate"] == "to do again"
+    assert not planned.as_dict()["estimated"]
+    results = read_json(run / "results.json")
+    assert planned.as_dict()["model"]["parameters"] == results["train"]["parameters"]
+
+
+def test_the_plan_estimates_chinese_and_size_from_the_sources(recipe, tmp_path):
+    (tmp_path / "zh").mkdir()
+    for n in range(50):
+        (tmp_path / "zh" / f"{n}.txt").write_text("春眠不觉晓，处处闻啼鸟。" * 50, "utf-8")
+    planned = plan(recipe(f"corpus.sources.0.path={tmp_path / 'zh'}"), tmp_path / "none")
+    assert planned.facts.cjk_share > 0.7
+    assert planned.facts.train_bytes == pytest.approx(50 * 50 * 36)

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import tiny_config
+from tests.train.test_optimizers import settings
+from tianti import interruption
+from tianti.errors import UserError
+from tianti.model.initialization import initialize
+from tianti.model.transformer import Transformer
+from tianti.progress import SILENT
+from tianti.tokens.shards import TokenSplit, write_shards
+from tianti.tokens.stream import BatchStream
+from tianti.train.budget import StepClock, steps_of_budget
+from tianti.train.checkpoint import list_checkpoints, load_last_good
+from tianti.train.log import read_log
+from tianti.train.trainer import CHECKPOINTS, LOG, TrainData, Trainer
+from tianti.units import parse_budget
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("tokens")
+    for name, count in (("train", 80), ("validation", 60)):
+        # Each token follows from the one before, so that there is something to learn.
+        documents = []
+        for _ in range(count):
+            ids = [int(rng.integers(0, 96))]
+            while len(ids) < rng.integers(20, 120):
+                ids.append((ids[-1] * 5 + int(rng.integers(0, 3))) % 96)
+            documents.append((ids, len(ids)))
+        write_shards(folder / name, documents, vocab_size=97, end_of_text=96)
+    return folder
+
+
+def trainer(splits, out, seed=0, **changes) -> Trainer:
+    values = settings(**changes)
+    model = Transformer(tiny_config(context=32))
+    initialize(model, seed)
+
+    def stream(name, rows):
+        return BatchStream(TokenSplit.open(splits / name), context=32, rows=rows, seed=values.seed)
+
+    token_bytes = np.array([1] * 96 + [0])
+    out.mkdir(exist_ok=True)
+    data = TrainData(stream("train", values.batch_rows), stream("validation", 4), token_bytes)
+    return Trainer(model, values, data, out, SILENT)
+
+
+def weights(made: Trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in made.model.named_parameters()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_training_learns_what_there_is_to_learn(splits, tmp_path, optimizer):
+    made = trainer(splits, tmp_path, optimizer=optimizer, budget="60 steps")
+    made.fit()
+    losses = [row["loss"] for row in read_log(tmp_path / LOG) if "loss" in row]
+    assert losses[0] == pytest.approx(math.log(97), abs=0.2)
+    assert losses[-1] < 3.0
+    assert made.last_validation is not None
+    assert made.last_validation < 3.0 / math.log(2)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 16])
+def test_micro_batches_give_the_same_gradient(splits, tmp_path, rows):
+    def gradient(micro_rows):
+        made = trainer(splits, tmp_path / str(micro_rows), batch_rows=16, micro_batch_rows=micro_rows)
+        made._gradients(made.data.train.batch(0))
+        return torch.cat([p.grad.flatten() for p in made.model.parameters()])
+
+    whole = gradient(16)
+    assert (gradient(rows) - whole).norm() / whole.norm() < 1e-6
+
+
+class _StopAt:
+    """Asks to stop as a signal would, after a number of steps."""
+
+    def __init__(self, made, steps):
+        self.made, self.steps, self.inner = made, steps, made._one_step
+
+    def __call__(self, log, task):
+        self.inner(log, task)
+        if self.made.state.step == self.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("stop", [1, 7, 8, 19])
+def test_stopping_and_going_on_is_bitwise_the_undisturbed_run(splits, tmp_path, optimizer, stop):
+    straight = trainer(splits, tmp_path / "straight", optimizer=optimizer)
+    straight.fit()
+    first = trainer(splits, tmp_path / "stopped", optimizer=optimizer)
+    first._one_step = _StopAt(first, stop)
+    with interruption.signals_handled(), pytest.raises(interruption.Interrupted) as caught:
+        first.fit()
+    assert caught.value.exit_code == 143
+    # Another seed for the weights: all of them must come from the checkpoint.
+    second = trainer(splits, tmp_path / "stopped", seed=9, optimizer=optimizer)
+    second.fit()
+    assert same(weights(straight), weights(second))
+    logs = [read_log(tmp_path / name / LOG) for name in ("straight", "stopped")]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_training_does_nothing_more(splits, tmp_path):
+    made = trainer(splits, tmp_path)
+    made.fit()
+    again = trainer(splits, tmp_path, seed=9)
+    state = again.fit()
+    assert state.step == 20
+    assert same(weights(made), weights(again))
+    assert read_log(tmp_path / LOG)[-1]["step"] == 20
+
+
+def test_a_damaged_last_checkpoint_costs_only_what_it_held(splits, tmp_path):
+    straight = trainer(splits, tmp_path / "straight")
+    straight.fit()
+    made = trainer(splits, tmp_path / "broken")
+    made.fit()
+    newest = list_checkpoints(tmp_path / "broken" / CHECKPOINTS)[0]
+    (newest / "model.safetensors").write_bytes(b"junk")
+    again = trainer(splits, tmp_path / "broken", seed=9)
+    again.fit()
+    assert same(weights(straight), weights(again))
+
+
+def test_saving_often_and_validating_often_changes_nothing(splits, tmp_path):
+    one = trainer(splits, tmp_path / "one")
+    two = trainer(splits, tmp_path / "two", save_every=1e-9, validate_every=1)
+    one.fit()
+    two.fit()
+    assert same(weights(one), weights(two))
+    checks = [row["step"] for row in read_log(tmp_path / "two" / LOG) if "validation_bits_per_byte" in row]
+    assert checks == list(range(1, 21))
+
+
+def test_a_step_that_is_not_finite_is_skipped_before_it_touches_the_weights(splits, tmp_path):
+    made = trainer(splits, tmp_path)
+    inner, before = made._gradients, {}
+
+    def poisoned(batch):
+        loss = inner(batch)
+        if made.state.step == 5:
+            before.update(weights(made))
+            next(made.model.parameters()).grad[0, 0] = float("nan")
+        if made.state.step == 6:
+            assert same(before, weights(made))
+        return loss
+
+    made._gradients = poisoned
+    state = made.fit()
+    assert state.skipped_steps == 1
+    assert all(torch.isfinite(value).all() for value in weights(made).values())
+    assert all(torch.isfinite(v).all() for v in made.optimizers.state_tensors().values())
+
+
+def test_a_loss_that_stays_infinite_stops_with_a_remedy(splits, tmp_path):
+    made = trainer(splits, tmp_path)
+    made._gradients = lambda batch: float("nan")
+    with pytest.raises(UserError, match=r"10 steps in a row.*learning_rate"):
+        made.fit()
+
+
+def test_the_validation_is_the_plain_sum_over_its_rows(splits, tmp_path):
+    made = trainer(splits, tmp_path, validation_tokens=4 * 32 * 2, budget="2000 steps")
+    made.state.total_steps = 2000
+    nats = count = 0.0
+    for index in range(2):
+        batch = made.data.validation.batch(index)
+        hidden = made.model(torch.from_numpy(batch.ids), segments_BT=torch.from_numpy(batch.segments))
+        chances = made.model.logits(hidden).log_softmax(-1)
+        for row, column in zip(*np.nonzero(batch.labels != 96), strict=True):
+            nats -= chances[row, column, batch.labels[row, column]].item()
+            count += 1
+    assert made.validation_bits_per_byte() == pytest.approx(nats / math.log(2) / count, rel=1e-5)
+
+
+def test_a_budget_of_time_becomes_steps_that_stay(splits, tmp_path, monkeypatch):
+    made = trainer(splits, tmp_path, budget="1s")
+    total = made.fit().total_steps
+    assert total > 10
+    assert load_last_good(tmp_path / CHECKPOINTS, pytest.fail).state.total_steps == total
+    again = trainer(splits, tmp_path, seed=9, budget="1s")
+    assert again.fit().total_steps == total
+    steps = [row["step"] for row in read_log(tmp_path / LOG) if "loss" in row]
+    assert steps == list(range(1, total + 1))
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [("2000 steps", 2000), ("1M tokens", 977), ("2 epochs", 98), ("1 tokens", 1), ("10m", None)],
+)
+def test_budgets_become_steps(budget, steps):
+    made = steps_of_budget(parse_budget(budget), tokens_per_step=1024, epoch_tokens=50_000)
+    assert made == steps
+
+
+def test_the_clock_measures_after_warming_up(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = StepClock(100.0)
+    total, step = None, 0
+    while total is None:
+        now[0] += 5.0 if step < 3 else 0.5
+        step += 1
+        total = clock.after_step(step)
+    assert step == 15
+    assert total == 15 + int((100 - 21) * 0.95 / 0.5)
