@@ -52,7 +52,9 @@ def test_help_speaks_chinese():
     done = subprocess.run(
         [sys.executable, "-m", "tianti", "--help"],
         env=os.environ | {"TIANTI_LANG": "zh-CN", "PYTHONIOENCODING": "utf-8"},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert "语言模型" in done.stdout
 

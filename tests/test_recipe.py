@@ -103,7 +103,7 @@ def test_an_override_of_an_unknown_key_is_told():
 
 
 def test_a_missing_file_names_itself():
-    with pytest.raises(UserError, match="nowhere.yaml: no such file"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file"):
         Recipe.load("nowhere.yaml")
 
 

@@ -4,12 +4,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tianti.units import Budget, format_bytes, format_duration, parse_budget, parse_count, parse_duration
+from tianti.units import (
+    Budget,
+    format_bytes,
+    format_duration,
+    parse_budget,
+    parse_count,
+    parse_duration,
+)
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("10M", 10_000_000), ("2k", 2000), ("1.5B", 1_500_000_000), ("1e3", 1000), (7, 7), ("3 M", 3_000_000)],
+    [
+        ("10M", 10_000_000),
+        ("2k", 2000),
+        ("1.5B", 1_500_000_000),
+        ("1e3", 1000),
+        (7, 7),
+        ("3 M", 3_000_000),
+    ],
 )
 def test_counts_read_as_people_write_them(text, value):
     assert parse_count(text) == value
@@ -17,12 +31,13 @@ def test_counts_read_as_people_write_them(text, value):
 
 @pytest.mark.parametrize("text", ["", "10X", "ten", "1.5", True, None, "-3", "1e-3"])
 def test_what_is_no_count_is_refused(text):
-    with pytest.raises(ValueError, match="count|whole"):
+    with pytest.raises(ValueError, match=r"count|whole"):
         parse_count(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("3m", 180), ("1h30m", 5400), ("2d", 172800), (5, 5), ("250ms", 0.25)]
+    ("text", "seconds"),
+    [("90s", 90), ("3m", 180), ("1h30m", 5400), ("2d", 172800), (5, 5), ("250ms", 0.25)],
 )
 def test_durations_read_as_people_write_them(text, seconds):
     assert parse_duration(text) == pytest.approx(seconds)
@@ -44,7 +59,7 @@ def test_budgets_read_as_people_write_them(text, budget):
 
 @pytest.mark.parametrize("text", ["10M", 10, "0 steps", "soon", "0s"])
 def test_a_budget_without_a_unit_or_amount_is_refused(text):
-    with pytest.raises(ValueError, match="budget|unit"):
+    with pytest.raises(ValueError, match=r"budget|unit"):
         parse_budget(text)
 
 
@@ -58,4 +73,9 @@ def test_a_budget_survives_being_written(kind, amount):
 
 def test_formats_are_short():
     assert format_bytes(3 * 2**30) == "3 GiB"
-    assert [format_duration(s) for s in (0.42, 42, 200, 18720)] == ["0.42s", "42s", "3m 20s", "5h 12m"]
+    assert [format_duration(s) for s in (0.42, 42, 200, 18720)] == [
+        "0.42s",
+        "42s",
+        "3m 20s",
+        "5h 12m",
+    ]

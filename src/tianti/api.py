@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tianti.corpus.clean import clean_text
 from tianti.corpus.config import Source
 from tianti.corpus.document import BadInput
 from tianti.corpus.sources import read_source
@@ -100,9 +99,7 @@ class Model:
         from tianti.generate.config import SamplingConfig
         from tianti.generate.engine import generate_text
 
-        return generate_text(
-            self.transformer, self.tokenizer, prompt, SamplingConfig(**sampling)
-        )
+        return generate_text(self.transformer, self.tokenizer, prompt, SamplingConfig(**sampling))
 
     def stream(self, prompt: str = "", **sampling: Any) -> TextStream:
         """Goes on from a prompt piece by piece; see `generate`."""
@@ -154,8 +151,9 @@ def read_texts(path: str | Path, field: str = "text") -> list[str]:
     for item in read_source(Source(path=str(path), text=field)):
         if isinstance(item, BadInput):
             raise UserError(item.reason, where=item.origin, remedy=item.remedy)
-        if text := clean_text(item.text, "NFC"):
-            texts.append(text)
+        if item.text:
+            # As it is: the tokenizer loses nothing, so a figure is about the bytes of the file.
+            texts.append(item.text)
     if not texts:
         raise UserError(tr("there is no text here"), where=path, remedy=tr("Check the path"))
     return texts

@@ -21,8 +21,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-recipe_app = typer.Typer(help=tr("Check, show or describe recipes."), no_args_is_help=True,
-                         rich_markup_mode=None)
+recipe_app = typer.Typer(
+    help=tr("Check, show or describe recipes."), no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(recipe_app, name="recipe")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help=tr("A YAML recipe."))]
@@ -73,9 +74,7 @@ def run_command(
         say_results(finished, display)
 
 
-@app.command(
-    "plan", help=tr("Say beforehand what a recipe will do: stages, settings, cost, time.")
-)
+@app.command("plan", help=tr("Say beforehand what a recipe will do: stages, settings, cost, time."))
 def plan_command(
     recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None, as_json: AsJson = False
 ) -> None:
@@ -109,7 +108,9 @@ def generate_command(
         float, typer.Option(min=0.01, help=tr("Above 1 makes repetition less likely."))
     ] = 1.0,
     seed: Annotated[int, typer.Option(help=tr("The same seed, the same text."))] = 0,
-    stop: Annotated[list[str] | None, typer.Option(help=tr("End at this text; repeatable."))] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help=tr("End at this text; repeatable."))
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -182,9 +183,7 @@ def report_command(
 
 
 @recipe_app.command("check", help=tr("Say everything that is wrong in a recipe."))
-def check_command(
-    recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False
-) -> None:
+def check_command(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Checks a recipe."""
     from tianti.recipe import Recipe
 
@@ -196,9 +195,7 @@ def check_command(
 
 
 @recipe_app.command("show", help=tr("Show a recipe with every default filled in."))
-def show_command(
-    recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False
-) -> None:
+def show_command(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Shows a whole recipe."""
     from tianti.recipe import Recipe
 

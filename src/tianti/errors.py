@@ -29,6 +29,7 @@ class Damaged(UserError):
     """A file that is not what its manifest says: torn, flipped or missing."""
 
 
+ANY_OTHER_REMEDY = "Check this file or folder"
 _REMEDIES = {
     errno.ENOSPC: (
         "the disk is full",
@@ -43,15 +44,17 @@ _REMEDIES = {
     errno.ENOENT: ("no such file or folder", "Check the path"),
     errno.EISDIR: ("this is a folder, a file is needed", "Check the path"),
     errno.ENOTDIR: ("this is a file, a folder is needed", "Check the path"),
+    errno.EFBIG: (
+        "the file would be larger than is allowed here",
+        "Raise the limit (ulimit -f) or choose another place with --out",
+    ),
     errno.EIO: ("the disk reports an input/output error", "Check the disk"),
 }
 
 
 def from_os_error(error: OSError, path: Path | str | None = None) -> UserError:
     """Gives the `UserError` that says what an `OSError` on `path` means and what to do."""
-    what, remedy = _REMEDIES.get(
-        error.errno or 0, (error.strerror or str(error), "Check this file or folder")
-    )
+    what, remedy = _REMEDIES.get(error.errno or 0, (error.strerror or str(error), ANY_OTHER_REMEDY))
     return UserError(tr(what), where=path or error.filename or "-", remedy=tr(remedy))
 
 

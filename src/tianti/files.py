@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tianti.errors import Damaged, os_errors_named
+from tianti.errors import Damaged, from_os_error, os_errors_named
 from tianti.messages import tr
 
 _CHUNK = 1 << 20
@@ -149,3 +150,33 @@ def check_files(folder: Path, files: dict[str, dict[str, Any]], *, hashes: bool)
             raise Damaged(tr("file is damaged (size differs from its manifest)"), where=path)
         if hashes and sha256_file(path) != expected["sha256"]:
             raise Damaged(tr("file is damaged (checksum differs from its manifest)"), where=path)
+
+
+def write_array(path: Path, array: Any) -> None:
+    """Writes the bytes of a NumPy array (its own `tofile` hides why a write failed)."""
+    with os_errors_named(path), open(path, "wb") as file:
+        file.write(array.tobytes())
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file.
+
+    Args:
+        path: the file.
+        tensors: contiguous torch tensors by name.
+        metadata: text that the header carries.
+
+    Raises:
+        UserError: the disk is full, ….
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with os_errors_named(path):
+            save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise from_os_error(OSError(int(number[1]) if number else 0, str(error)), path) from error

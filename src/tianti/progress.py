@@ -27,17 +27,20 @@ class Task:
 
     def advance(self, amount: float = 1, **facts: str) -> None:
         """Says that `amount` more is done; `facts` are shown beside (loss, tokens/s …)."""
-        self.update(self.done + amount, **facts)
+        self.facts.update(facts)
+        self.update(self.done + amount)
 
     def start_at(self, done: float) -> None:
         """Says how much was done before this process: it does not count for the rate."""
         self._base = self.done = done
 
-    def update(self, done: float, total: float | None = None, **facts: str) -> None:
+    def update(
+        self, done: float, total: float | None = None, facts: dict[str, str] | None = None
+    ) -> None:
         """Says how much is done in all, and what the total is if that became known."""
         self.done = done
         self.total = total if total is not None else self.total
-        self.facts.update(facts)
+        self.facts.update(facts or {})
         self._display.refresh(self)
 
     def rate(self) -> float:
@@ -115,9 +118,7 @@ class Display:
         if self._progress is not None:
             facts = "  ".join(f"{key} {value}" for key, value in task.facts.items())
             detail = f"{format_count(task.done)} {task.unit}  {facts}"
-            self._progress.update(
-                task._bar, completed=task.done, total=task.total, detail=detail
-            )
+            self._progress.update(task._bar, completed=task.done, total=task.total, detail=detail)
         elif not self.quiet and time.monotonic() - task._last_line >= PLAIN_EVERY_SECONDS:
             task._last_line = time.monotonic()
             print("  " + task.line(), file=sys.stderr, flush=True)

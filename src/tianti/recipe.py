@@ -49,8 +49,12 @@ class Recipe(BaseModel):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder_name(cls, value: str) -> str:
-        if re.search(r'[/\\:*?"<>|\x00-\x1f]', value) or value.startswith(".") or value != value.strip():
-            raise ValueError("a name becomes a folder: no / \\ : * ? \" < > | and no leading dot")
+        if (
+            re.search(r'[/\\:*?"<>|\x00-\x1f]', value)
+            or value.startswith(".")
+            or value != value.strip()
+        ):
+            raise ValueError('a name becomes a folder: no / \\ : * ? " < > | and no leading dot')
         return value
 
     @classmethod
@@ -65,8 +69,11 @@ class Recipe(BaseModel):
             text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(
-                tr("this is not UTF-8: byte 0x{byte:02x} at {place}",
-                   byte=error.object[error.start], place=error.start),
+                tr(
+                    "this is not UTF-8: byte 0x{byte:02x} at {place}",
+                    byte=error.object[error.start],
+                    place=error.start,
+                ),
                 where=path,
                 remedy=tr("Convert it to UTF-8 (for example with iconv)"),
             ) from error
@@ -81,7 +88,7 @@ class Recipe(BaseModel):
         """Reads a recipe from YAML text; see `load`."""
         try:
             node = yaml.compose(text, Loader=_RecipeLoader)
-            values = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 -- a SafeLoader
+            values = yaml.load(text, Loader=_RecipeLoader)
         except yaml.YAMLError as error:
             raise RecipeError(origin, [_yaml_mistake(error)]) from error
         except RecursionError as error:
@@ -171,7 +178,7 @@ def _override(values: dict[str, Any], item: str) -> Mistake | None:
         return Mistake(item, tr("an override is written path=value, such as train.budget=3m"))
     keys = path.split(".")
     try:
-        value = yaml.load(text, Loader=_RecipeLoader) if text else None  # noqa: S506
+        value = yaml.load(text, Loader=_RecipeLoader) if text else None
         target: Any = values
         for key in keys[:-1]:
             if isinstance(target, list):
@@ -208,8 +215,9 @@ def _mistake(problem: Any, lines: dict[tuple, int]) -> Mistake:
     """Gives one pydantic error in our words: what is wrong, what is allowed, what was meant."""
     location = tuple(problem["loc"])
     path = ".".join(str(part) for part in location)
-    line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines),
-                None)
+    line = next(
+        (lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None
+    )
     kind = problem["type"]
     if kind == "extra_forbidden":
         allowed = _fields_at(location[:-1])
@@ -239,9 +247,7 @@ def _model_at(location: tuple) -> type[BaseModel] | None:
         field = model.model_fields.get(part)
         if field is None:
             return None
-        model = next(
-            (t for t in _types_in(field.annotation) if issubclass(t, BaseModel)), None
-        )
+        model = next((t for t in _types_in(field.annotation) if issubclass(t, BaseModel)), None)
         if model is None:
             return None
     return model

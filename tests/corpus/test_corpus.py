@@ -22,7 +22,9 @@ def build(folder, out, **settings):
 
 def all_rows(out):
     return [
-        row for split in ("train", "validation", "test") for row in read_documents(out / f"{split}.parquet")
+        row
+        for split in ("train", "validation", "test")
+        for row in read_documents(out / f"{split}.parquet")
     ]
 
 
@@ -34,7 +36,9 @@ def test_cleaning_twice_changes_nothing_more(text):
 
 def test_cleaning_makes_text_canonical():
     decomposed = unicodedata.normalize("NFD", "café")
-    assert clean_text(f"\n{decomposed}\r\nb\x00\x1b \t\nc\n\n\n\n\nd\n", "NFC") == "café\nb\nc\n\n\nd"
+    assert (
+        clean_text(f"\n{decomposed}\r\nb\x00\x1b \t\nc\n\n\n\n\nd\n", "NFC") == "café\nb\nc\n\n\nd"
+    )
     assert clean_text("ＡＢＣ１２３", "NFC") == "ＡＢＣ１２３"
     assert clean_text("ＡＢＣ１２３", "NFKC") == "ABC123"
 
@@ -69,7 +73,9 @@ def test_the_split_follows_content_alone(tmp_path):
     for name, order in (("a", 1), ("b", -1)):
         (tmp_path / name).mkdir()
         for place, n in enumerate(list(range(300))[::order]):
-            (tmp_path / name / f"{place:03d}.txt").write_text(f"text number {n} is here to be split")
+            (tmp_path / name / f"{place:03d}.txt").write_text(
+                f"text number {n} is here to be split"
+            )
         build(tmp_path / name, tmp_path / f"out-{name}")
     splits = [
         {row["text"]: row["split"] for row in all_rows(tmp_path / f"out-{name}")} for name in "ab"

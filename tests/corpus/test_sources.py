@@ -118,7 +118,9 @@ def test_quarantine_lists_bad_input_and_goes_on(tmp_path, name):
     out = tmp_path / "out"
     out.mkdir()
     metrics = build_corpus(
-        CorpusConfig(sources=[Source(path=str(tmp_path / "in"))], on_bad_input="quarantine"), {}, out
+        CorpusConfig(sources=[Source(path=str(tmp_path / "in"))], on_bad_input="quarantine"),
+        {},
+        out,
     )
     listed = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert metrics["bad_inputs"] == len(listed) >= 1
@@ -168,7 +170,7 @@ def test_python_docs_are_real_text():
     assert sum(len(document.text) for document in documents) > 1_500_000
     by_origin = {document.origin: document.text for document in documents}
     assert "def join(a, *p)" in by_origin["posixpath.py"]
-    assert "The \"if\" statement" in by_origin["topics/if"]
+    assert 'The "if" statement' in by_origin["topics/if"]
 
 
 def test_what_is_held_out_wins_over_what_is_trained_on(tmp_path):
@@ -178,7 +180,9 @@ def test_what_is_held_out_wins_over_what_is_trained_on(tmp_path):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     out = tmp_path / "out"
     out.mkdir()
-    sources = [Source(path=str(tmp_path / f"{s}.jsonl"), split=s) for s in ("train", "validation", "test")]
+    sources = [
+        Source(path=str(tmp_path / f"{s}.jsonl"), split=s) for s in ("train", "validation", "test")
+    ]
     build_corpus(CorpusConfig(sources=sources), {}, out)
     same = {
         split: sum("very same" in row["text"] for row in read_documents(out / f"{split}.parquet"))

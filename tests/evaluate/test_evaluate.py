@@ -125,11 +125,15 @@ def test_xz_is_what_the_program_gives(english_texts, tmp_path):
     assert metric.low < metric.value < metric.high
     if shutil.which("xz"):
         (tmp_path / "a").write_bytes(data)
-        packed = subprocess.run(["xz", "-9e", "-c", tmp_path / "a"], capture_output=True, check=True)
+        packed = subprocess.run(
+            ["xz", "-9e", "-c", tmp_path / "a"], capture_output=True, check=True
+        )
         # liblzma's library and program differ in the block header alone.
         assert abs(len(packed.stdout) * 8 / len(data) - metric.value) < 0.005
     else:
-        assert metric.value == 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)) / len(data)
+        assert metric.value == 8 * len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)) / len(
+            data
+        )
 
 
 def test_trigrams_are_what_counting_gives(texts):

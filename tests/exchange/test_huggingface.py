@@ -84,9 +84,16 @@ def test_reading_back_gives_the_same_weights(saved):
 @torch.no_grad()
 def test_a_directory_written_by_transformers_is_read(tmp_path):
     config = transformers.Qwen3Config(
-        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=64,
-        tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
     )
     torch.manual_seed(0)
     other = transformers.Qwen3ForCausalLM(config).eval()

@@ -88,7 +88,9 @@ def test_generation_ends_at_a_stop_text_and_never_shows_it(talker, tokenizer):
     sampling = SamplingConfig(max_tokens=40, temperature=1.5, top_p=None, seed=1)
     free = generate_text(talker, tokenizer, "a", sampling).text
     stop = free[10:13]
-    stream = TextStream(talker, tokenizer, "a", sampling.model_copy(update={"stop": [stop, "zzzz"]}))
+    stream = TextStream(
+        talker, tokenizer, "a", sampling.model_copy(update={"stop": [stop, "zzzz"]})
+    )
     assert "".join(stream) == free[: free.find(stop)]
     assert stream.result.reason == "stop"
 
@@ -106,8 +108,14 @@ def test_end_of_text_ends_generation(tokenizer):
     model = random_model(vocab_size=tokenizer.vocab_size)
     made = generate_text(model, tokenizer, "a", SamplingConfig(max_tokens=5, temperature=0))
     first = made.ids[0]
-    again = list(generate_ids(model, [tokenizer.end_of_text, *tokenizer.encode("a")],
-                              SamplingConfig(max_tokens=5, temperature=0), first))
+    again = list(
+        generate_ids(
+            model,
+            [tokenizer.end_of_text, *tokenizer.encode("a")],
+            SamplingConfig(max_tokens=5, temperature=0),
+            first,
+        )
+    )
     assert again == []
 
 

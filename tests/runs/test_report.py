@@ -63,14 +63,17 @@ def test_a_report_of_some_stages_is_a_report(finished_run, tmp_path):
 
 
 def test_curves_follow_the_log():
-    log = [{"step": s, "tokens": s * 10, "loss": 5.0 - s, "learning_rate": 0.1} for s in range(1, 4)]
+    log = [
+        {"step": s, "tokens": s * 10, "loss": 5.0 - s, "learning_rate": 0.1} for s in range(1, 4)
+    ]
     log.append({"step": 3, "tokens": 30, "validation_bits_per_byte": 1.5})
     log.append({"step": 4, "tokens": 40, "loss": None, "learning_rate": 0.1})
     raw, smooth, validation, rate = figures.training_curves(log, str)["data"]
     assert raw["x"] == [10, 20, 30]
     assert raw["y"] == [4.0, 3.0, 2.0]
     assert smooth["y"][0] == pytest.approx(4.0)
-    assert 3.0 < smooth["y"][2] < 3.1
+    # Weights 1 : 0.95 : 0.95² over 2, 3, 4.
+    assert smooth["y"][2] == pytest.approx((2 + 3 * 0.95 + 4 * 0.95**2) / (1 + 0.95 + 0.95**2))
     assert (validation["x"], validation["y"]) == ([30], [1.5])
     assert rate["y"] == [0.1] * 3
 

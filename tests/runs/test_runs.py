@@ -132,7 +132,9 @@ def test_manifests_say_what_made_each_stage(finished_run):
 def test_the_test_split_is_read_only_by_the_last_stages():
     from tianti.runs.stages import STAGES
 
-    readers = [stage.name for stage in STAGES if "corpus" in stage.inputs or "tokens" in stage.inputs]
+    readers = [
+        stage.name for stage in STAGES if "corpus" in stage.inputs or "tokens" in stage.inputs
+    ]
     assert readers == ["tokenizer", "tokens", "train", "evaluate", "generate"]
 
 
@@ -201,7 +203,9 @@ def test_a_plan_foretells_without_doing(recipe, tmp_path):
 def test_a_plan_knows_what_is_up_to_date(run, recipe):
     planned = plan(recipe("train.learning_rate=0.5"), run)
     status = dict(planned.stages)
-    assert [status[name] for name in ("corpus", "machine", "tokenizer", "tokens")] == ["up to date"] * 4
+    assert [status[name] for name in ("corpus", "machine", "tokenizer", "tokens")] == [
+        "up to date"
+    ] * 4
     assert status["train"] == status["evaluate"] == "to do again"
     assert not planned.as_dict()["estimated"]
     results = read_json(run / "results.json")

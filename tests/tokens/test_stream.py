@@ -96,7 +96,9 @@ def labels_of_epoch(stream, epoch):
     rows = range(epoch * stream.rows_per_epoch, (epoch + 1) * stream.rows_per_epoch)
     total = stream.split.num_tokens
     return [
-        (stream.row_start(row) + place) % total for row in rows for place in range(1, stream.context + 1)
+        (stream.row_start(row) + place) % total
+        for row in rows
+        for place in range(1, stream.context + 1)
     ]
 
 

@@ -12,11 +12,26 @@ from tianti.train.schedule import Schedule
 
 def settings(**changes) -> TrainSettings:
     values = {
-        "budget": "20 steps", "optimizer": "muon", "learning_rate": 0.01, "batch_rows": 4,
-        "micro_batch_rows": 4, "schedule": "wsd", "warmup_steps": 2, "decay_share": 0.5,
-        "final_learning_rate": 0.0, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95,
-        "muon_momentum": 0.95, "clip_grad_norm": 1.0, "validate_every": 8,
-        "validation_tokens": 512, "save_every": 60, "keep_checkpoints": 2, "compile": False, "seed": 0,
+        "budget": "20 steps",
+        "optimizer": "muon",
+        "learning_rate": 0.01,
+        "batch_rows": 4,
+        "micro_batch_rows": 4,
+        "schedule": "wsd",
+        "warmup_steps": 2,
+        "decay_share": 0.5,
+        "final_learning_rate": 0.0,
+        "weight_decay": 0.1,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "muon_momentum": 0.95,
+        "clip_grad_norm": 1.0,
+        "validate_every": 8,
+        "validation_tokens": 512,
+        "save_every": 60,
+        "keep_checkpoints": 2,
+        "compile": False,
+        "seed": 0,
     }
     return TrainSettings(**(values | changes))
 

@@ -76,7 +76,9 @@ def test_training_learns_what_there_is_to_learn(splits, tmp_path, optimizer):
 @pytest.mark.parametrize("rows", [1, 2, 3, 16])
 def test_micro_batches_give_the_same_gradient(splits, tmp_path, rows):
     def gradient(micro_rows):
-        made = trainer(splits, tmp_path / str(micro_rows), batch_rows=16, micro_batch_rows=micro_rows)
+        made = trainer(
+            splits, tmp_path / str(micro_rows), batch_rows=16, micro_batch_rows=micro_rows
+        )
         made._gradients(made.data.train.batch(0))
         return torch.cat([p.grad.flatten() for p in made.model.parameters()])
 
@@ -142,7 +144,9 @@ def test_saving_often_and_validating_often_changes_nothing(splits, tmp_path):
     one.fit()
     two.fit()
     assert same(weights(one), weights(two))
-    checks = [row["step"] for row in read_log(tmp_path / "two" / LOG) if "validation_bits_per_byte" in row]
+    checks = [
+        row["step"] for row in read_log(tmp_path / "two" / LOG) if "validation_bits_per_byte" in row
+    ]
     assert checks == list(range(1, 21))
 
 
@@ -179,7 +183,9 @@ def test_the_validation_is_the_plain_sum_over_its_rows(splits, tmp_path):
     nats = count = 0.0
     for index in range(2):
         batch = made.data.validation.batch(index)
-        hidden = made.model(torch.from_numpy(batch.ids), segments_BT=torch.from_numpy(batch.segments))
+        hidden = made.model(
+            torch.from_numpy(batch.ids), segments_BT=torch.from_numpy(batch.segments)
+        )
         chances = made.model.logits(hidden).log_softmax(-1)
         for row, column in zip(*np.nonzero(batch.labels != 96), strict=True):
             nats -= chances[row, column, batch.labels[row, column]].item()

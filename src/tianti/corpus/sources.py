@@ -8,6 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +42,9 @@ def list_files(source: Source) -> list[Path]:
     try:
         path = source.expanded_path()
     except ValueError as error:
-        raise UserError(str(error), where=source.path, remedy=tr("Set it, or write a path"))
+        raise UserError(
+            str(error), where=source.path, remedy=tr("Set it, or write a path")
+        ) from error
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -188,8 +191,11 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _bad_encoding(origin: str, error: UnicodeDecodeError) -> BadInput:
     return BadInput(
         origin,
-        tr("this is not UTF-8: byte 0x{byte:02x} at {place}", byte=error.object[error.start],
-           place=error.start),
+        tr(
+            "this is not UTF-8: byte 0x{byte:02x} at {place}",
+            byte=error.object[error.start],
+            place=error.start,
+        ),
         tr("Convert it to UTF-8 (for example with iconv)"),
     )
 
@@ -205,7 +211,7 @@ def _read_text(path: Path, source: Source) -> Iterator[Document | BadInput]:
         return
     cuts = [match.start() for match in re.finditer(source.separator, text)]
     bounds = [0, *(cut for cut in cuts if cut), len(text)]
-    for number, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (start, stop) in enumerate(pairwise(bounds)):
         yield Document(text[start:stop], source.label(), f"{path}#{number}", source.split)
 
 
@@ -235,8 +241,11 @@ def _document_of_record(record: Any, origin: str, source: Source) -> Document | 
     names = ", ".join(list(record)[:8]) if isinstance(record, dict) else type(record).__name__
     return BadInput(
         origin,
-        tr("there is no text in the field {field!r} (found: {names})", field=source.text,
-           names=names),
+        tr(
+            "there is no text in the field {field!r} (found: {names})",
+            field=source.text,
+            names=names,
+        ),
         tr("Name the field that holds the text: corpus.sources.N.text"),
     )
 
@@ -248,9 +257,7 @@ def _read_parquet(path: Path, source: Source) -> Iterator[Document | BadInput]:
     try:
         file = pq.ParquetFile(path)
         if source.text not in file.schema_arrow.names:
-            yield _document_of_record(
-                dict.fromkeys(file.schema_arrow.names), str(path), source
-            )
+            yield _document_of_record(dict.fromkeys(file.schema_arrow.names), str(path), source)
             return
         row = 0
         for batch in file.iter_batches(batch_size=1024, columns=[source.text]):

@@ -95,9 +95,7 @@ def score_documents(
         sizes.append((len(tokens), num_bytes))
         if len(tokens):
             pieces.extend(
-                windows(
-                    number, tokens, begin=begin, context=context, stride=stride or context // 2
-                )
+                windows(number, tokens, begin=begin, context=context, stride=stride or context // 2)
             )
     nats = np.zeros(len(sizes))
     # Windows of about one length go together, so that little is padding.

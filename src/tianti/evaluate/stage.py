@@ -96,15 +96,18 @@ def _within(sizes: np.ndarray, limit: int) -> list[int]:
 def _write_items(path: Path, numbers: list[int], scores: list[DocumentScore]) -> None:
     def lines() -> Iterator[str]:
         for number, score in zip(numbers, scores, strict=True):
-            yield json.dumps(
-                {
-                    "document": number,
-                    "bits_per_byte": score.bits_per_byte,
-                    "nats": score.nats,
-                    "tokens": score.tokens,
-                    "bytes": score.bytes,
-                }
-            ) + "\n"
+            yield (
+                json.dumps(
+                    {
+                        "document": number,
+                        "bits_per_byte": score.bits_per_byte,
+                        "nats": score.nats,
+                        "tokens": score.tokens,
+                        "bytes": score.bytes,
+                    }
+                )
+                + "\n"
+            )
 
     with atomic_open(path, "w") as file:
         file.writelines(lines())

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tianti.errors import Damaged, UserError, os_errors_named
-from tianti.files import read_json, write_json
+from tianti.errors import Damaged, UserError
+from tianti.files import read_json, write_json, write_tensors
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.model.transformer import Transformer
@@ -35,18 +35,12 @@ def save_transformer(
     Raises:
         UserError: the folder cannot be written to.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     tokens = {"bos_token_id": None, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
     write_json(folder / CONFIG, _config_to_huggingface(model.config) | tokens)
     write_json(folder / "generation_config.json", {"do_sample": True, **tokens})
-    with os_errors_named(folder / WEIGHTS):
-        save_file(
-            {name: tensor.contiguous() for name, tensor in _weights_to_huggingface(model).items()},
-            folder / WEIGHTS,
-            metadata={"format": "pt"},
-        )
+    weights = {name: part.contiguous() for name, part in _weights_to_huggingface(model).items()}
+    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
 
 
 def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transformer:

@@ -2,11 +2,11 @@
 
 Rules, each with its reason:
 
-- width : depth near 64 — wide enough for the matrix products to be efficient and near the optimum of
-  the flat valley that Kaplan et al. 2020 (arXiv:2001.08361, figure 5) measured.
+- width : depth near 64 — wide enough for the matrix products to be efficient and near the optimum
+  of the flat valley that Kaplan et al. 2020 (arXiv:2001.08361, figure 5) measured.
 - head_dim 64, 128 from width 2048 on, 32 where 64 does not divide the width — the field's sizes.
 - mlp_width 8/3 · width in steps of 32 — a SwiGLU with the weights of a 4× MLP (Shazeer 2020).
-- num_kv_heads = num_heads below width 1024, half from there — the cache matters once models are big.
+- num_kv_heads = num_heads below width 1024, half from there — the cache matters in big models.
 - tied embeddings below 4 B weights — Qwen3's choice; in a small model the embedding dominates.
 - vocabulary grows with the model: 2,048 at 1 M to 151 k, twice that for mostly Chinese text, whose
   characters alone number thousands (Tao et al. 2024, arXiv:2407.13623: larger models deserve larger

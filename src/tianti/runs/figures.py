@@ -45,7 +45,10 @@ def bits_per_byte_bars(evaluate: dict[str, Any], t: Translate) -> dict[str, Any]
             }
         ],
         "layout": {
-            "xaxis": {"title": {"text": t("bits per byte (less is better)")}, "rangemode": "tozero"},
+            "xaxis": {
+                "title": {"text": t("bits per byte (less is better)")},
+                "rangemode": "tozero",
+            },
             "yaxis": {"automargin": True},
             "height": 90 + 46 * len(rows),
         },
@@ -127,7 +130,7 @@ def stage_times(stages: dict[str, Any], t: Translate) -> dict[str, Any]:
             "type": "bar",
             "orientation": "h",
             "name": t(label),
-            "y": [t(name) for name in names],
+            "y": names,
             "x": [stages[name][key] for name in names],
             "marker": {"color": colour},
             "hovertemplate": "%{y}: %{x:.1f} s<extra></extra>",

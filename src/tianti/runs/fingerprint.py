@@ -48,9 +48,7 @@ def changes(before: Any, after: Any, path: str = "") -> list[str]:
         return [
             line
             for key in sorted({*before, *after})
-            for line in changes(
-                before.get(key), after.get(key), f"{path}.{key}" if path else key
-            )
+            for line in changes(before.get(key), after.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if before == after else [f"{path or 'config'}: {_short(before)} → {_short(after)}"]
 

@@ -49,9 +49,7 @@ STAGES = (
     Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer")),
     Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), resumable=True),
     Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
-    Stage(
-        "evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model")
-    ),
+    Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model")),
     Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model")),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
@@ -77,7 +75,9 @@ def stage_config(
         metrics: what the stages before it gave.
     """
     if stage.name == "corpus":
-        return StageConfig(recipe.corpus, {"corpus": recipe.corpus, "content": _content(recipe, run)})
+        return StageConfig(
+            recipe.corpus, {"corpus": recipe.corpus, "content": _content(recipe, run)}
+        )
     if stage.name == "machine":
         return StageConfig(recipe.device, recipe.device)
     if stage.name == "tokens":
@@ -96,9 +96,7 @@ def stage_config(
     identity = {
         "model": derivation.model,
         # How often is saved and how it is computed do not change what comes out.
-        "settings": settings.model_dump(
-            mode="json", exclude={"save_every", "keep_checkpoints"}
-        ),
+        "settings": settings.model_dump(mode="json", exclude={"save_every", "keep_checkpoints"}),
     }
     call = TrainStageConfig(derivation.model, settings, recipe.device)
     return StageConfig(call, identity)

@@ -38,9 +38,7 @@ def say_results(run: Run, display: Display) -> None:
                 say_metric(tr(label), evaluate["test"][key], display)
     display.say(tr("Report: {path}", path=run.path / REPORT))
     if run.results.get("model"):
-        display.say(
-            tr("Next: tianti generate {path} --prompt '…'", path=run.results["model"])
-        )
+        display.say(tr("Next: tianti generate {path} --prompt '…'", path=run.results["model"]))
 
 
 def say_plan(plan: Plan, recipe: Path, display: Display) -> None:

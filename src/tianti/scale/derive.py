@@ -12,16 +12,16 @@ from typing import Any
 
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
-from tianti.model.size import derived_context, derived_vocabulary
+from tianti.model.size import ASPECT, derived_context, derived_vocabulary
 from tianti.recipe import Recipe
 from tianti.train.config import TrainSettings
 from tianti.units import format_count, format_duration
 
-TOKENS_PER_WEIGHT = 20
-UTILISATION = 0.35
+UTILISATION = 0.45
+SMALLEST_BATCH_TOKENS = 2_048
+LARGEST_BATCH_TOKENS = 2_097_152
 LARGEST_DERIVED_SIZE = 8_000_000_000
 SMALLEST_DERIVED_SIZE = 300_000
-USEFUL_EPOCHS = 4
 BYTES_PER_TOKEN = 3.3
 COMPILE_PAYS_AFTER_SECONDS = 300
 MICRO_BATCH_TOKENS = 8_192
@@ -128,17 +128,20 @@ def throughput(facts: Facts, shape: TransformerConfig) -> float:
 def _size(recipe: Recipe, facts: Facts, reasons: _Reasons) -> int:
     budget, model = recipe.train.budget, recipe.model
     if model.size or model.depth:
-        derived = model.size or model.depth * (model.depth * 64) ** 2 * 12 or 1
         if model.size:
-            reasons.pick("model.size", model.size, None, "")
-        return int(derived)
+            return reasons.pick("model.size", model.size, None, "")
+        depth = model.depth or 1
+        return 12 * depth * (depth * ASPECT) ** 2
     if budget.kind == "seconds":
-        # C = 6 N D with D = 20 N, at the speed measured here.
         flops = budget.amount * facts.matmul_flops * UTILISATION
-        size = math.sqrt(flops / (6 * TOKENS_PER_WEIGHT))
+        ratio = tokens_per_weight(flops)
+        # C = 6 N D with D = ratio · N.
+        size = math.sqrt(flops / (6 * ratio))
         reason = tr(
-            "{tokens} tokens a weight within the time, at {speed} GFLOP/s × {share:.0%}",
-            tokens=TOKENS_PER_WEIGHT,
+            "{ratio:.2g} tokens a weight are best for {flops:.1e} FLOP, the time at {speed} GFLOP/s"
+            " × {share:.0%}",
+            ratio=ratio,
+            flops=flops,
             speed=round(facts.matmul_flops / 1e9),
             share=UTILISATION,
         )
@@ -147,12 +150,32 @@ def _size(recipe: Recipe, facts: Facts, reasons: _Reasons) -> int:
         if budget.kind == "epochs":
             tokens *= facts.train_bytes / BYTES_PER_TOKEN
         elif budget.kind == "steps":
-            tokens *= recipe.train.batch_tokens or 8_192
-        size = tokens / TOKENS_PER_WEIGHT
-        reason = tr("{tokens} tokens a weight", tokens=TOKENS_PER_WEIGHT)
-    # More than some epochs of the same text teach little: then a larger model learns more of it.
+            tokens *= recipe.train.batch_tokens or SMALLEST_BATCH_TOKENS
+        size = _size_for_tokens(tokens)
+        reason = tr("{ratio:.2g} tokens a weight are best for this budget", ratio=tokens / size)
     bounded = int(min(max(size, SMALLEST_DERIVED_SIZE), LARGEST_DERIVED_SIZE))
     return reasons.pick("model.size", None, _two_digits(bounded), reason)
+
+
+def tokens_per_weight(flops: float) -> float:
+    """Gives how many tokens for each weight make the best model of a training budget.
+
+    20 at 1e19 FLOP (Hoffmann et al. 2022, arXiv:2203.15556, whose smallest runs lie there); below
+    that a training is short of steps and a larger model on fewer tokens wins: 0.4 at 1e13, measured
+    (docs/experiments.md). A power law joins the two.
+
+    Args:
+        flops: floating-point operations of the whole training.
+    """
+    return min(20.0, 20.0 * (flops / 1e19) ** 0.28)
+
+
+def _size_for_tokens(tokens: float) -> float:
+    """Gives the size N for which `tokens` are the best number: D = r(6 N D) · N, solved for N."""
+    size = max(tokens, 1.0)
+    for _ in range(60):
+        size = 0.5 * (size + tokens / tokens_per_weight(6 * size * tokens))
+    return size
 
 
 def _two_digits(value: int) -> int:
@@ -175,10 +198,13 @@ def _amount(recipe: Recipe, facts: Facts, shape: TransformerConfig) -> tuple[flo
 
 
 def _batch_tokens(shape: TransformerConfig) -> int:
-    """Gives the tokens of a step: 8,192 up to 3 M weights, then growing with √size, a power of 2."""
-    size = max(shape.num_parameters(), 1)
-    wanted = 8_192 * max(1.0, size / 3e6) ** 0.5
-    return 2 ** round(math.log2(min(wanted, 2_097_152)))
+    """Gives the tokens of a step: 2,048 up to 3 M weights, then growing with size to the 0.8.
+
+    2,048 is measured (docs/experiments.md); the growth reaches the 0.2 M that models of 1 B train
+    with and the 1 M of 7 B (Touvron et al. 2023; Biderman et al. 2023). A power of 2.
+    """
+    wanted = SMALLEST_BATCH_TOKENS * max(1.0, shape.num_parameters() / 3e6) ** 0.8
+    return 2 ** round(math.log2(min(wanted, LARGEST_BATCH_TOKENS)))
 
 
 def _learning_rate(shape: TransformerConfig, optimizer: str) -> float:
@@ -200,7 +226,7 @@ def _train_settings(
         "train.batch_tokens",
         config.batch_tokens,
         _batch_tokens(shape),
-        tr("8,192 up to 3 M weights, then with the square root of the size"),
+        tr("2,048 up to 3 M weights, then growing with the size"),
     )
     rows = max(1, round(batch_tokens / shape.context))
     micro = reasons.pick(

@@ -10,8 +10,8 @@ from typing import Any
 
 from tianti.progress import SILENT, Display
 
-_SIZE = {"cpu": 1024, "cuda": 8192}
-_REPEATS = 5
+_SIZE = {"cpu": 1536, "cuda": 8192}
+_REPEATS = 10
 
 
 def measure_machine(

@@ -15,9 +15,9 @@ class TokenizerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    vocab_size: (
-        Annotated[int, BeforeValidator(parse_count), Field(ge=260, le=2_000_000)] | None
-    ) = Field(None, description="Entries of the vocabulary; derived from the model's size.")
+    vocab_size: Annotated[int, BeforeValidator(parse_count), Field(ge=260, le=2_000_000)] | None = (
+        Field(None, description="Entries of the vocabulary; derived from the model's size.")
+    )
     training_bytes: Count = Field(
         100_000_000, description="Most bytes of training text the merges are learnt from."
     )

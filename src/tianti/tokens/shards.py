@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from tianti.errors import Damaged, os_errors_named
-from tianti.files import check_files, describe_files, read_json, write_json
+from tianti.errors import Damaged
+from tianti.files import check_files, describe_files, read_json, write_array, write_json
 from tianti.messages import tr
 
 INDEX = "index.json"
@@ -62,9 +62,8 @@ def write_shards(
 
     def flush() -> None:
         nonlocal buffer, buffered, shard
-        path = folder / f"{shard:05d}.tokens"
-        with os_errors_named(path):
-            np.concatenate(buffer or [np.empty(0, dtype)]).tofile(path)
+        array = np.concatenate(buffer or [np.empty(0, dtype)])
+        write_array(folder / f"{shard:05d}.tokens", array)
         buffer, buffered, shard = [], 0, shard + 1
 
     for ids, num_bytes in documents:
@@ -76,9 +75,8 @@ def write_shards(
             flush()
     if buffered or not shard:
         flush()
-    with os_errors_named(folder):
-        np.asarray(lengths, dtype="<i8").tofile(folder / "lengths.i64")
-        np.asarray(sizes, dtype="<i8").tofile(folder / "bytes.i64")
+    write_array(folder / "lengths.i64", np.asarray(lengths, dtype="<i8"))
+    write_array(folder / "bytes.i64", np.asarray(sizes, dtype="<i8"))
     totals = {"documents": len(lengths), "tokens": sum(lengths), "bytes": sum(sizes)}
     write_json(
         folder / INDEX,

@@ -99,7 +99,7 @@ class Tokenizer:
         read_json(path)
         try:
             return cls(HuggingFaceTokenizer.from_file(str(path)))
-        except Exception as error:  # noqa: BLE001 -- the Rust library raises bare Exception
+        except Exception as error:
             raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
 
     def save(self, folder: Path, context: int | None = None) -> None:
@@ -133,6 +133,13 @@ class Tokenizer:
         return token
 
     @cached_property
+    def _id_of_byte(self) -> list[int]:
+        ids = [self.inner.token_to_id(name) for _, name in sorted(byte_alphabet().items())]
+        if None in ids:
+            raise UserError(tr("the tokenizer has no token {token}", token="byte"))
+        return [index for index in ids if index is not None]
+
+    @cached_property
     def _bytes_of_id(self) -> list[bytes]:
         value_of = {character: byte for byte, character in byte_alphabet().items()}
         special = {self.inner.token_to_id(token) for token in SPECIAL_TOKENS}
@@ -164,7 +171,7 @@ class Tokenizer:
             if isinstance(piece, str):
                 ids.extend(self.inner.encode(piece, add_special_tokens=False).ids)
             else:
-                ids.append(self.inner.token_to_id(byte_alphabet()[piece]))
+                ids.append(self._id_of_byte[piece])
         return ids
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:

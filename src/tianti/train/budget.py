@@ -33,8 +33,8 @@ class StepClock:
 
     The first `WARM_STEPS` do not count (allocation, compilation); the median of the next
     `MEASURED_STEPS` is what a step takes. From then on the number of steps is fixed, so that the
-    schedule, the end and every resume are as exact as with a budget in steps. `RESERVED_SHARE` of the
-    time is held back for validation and saving.
+    schedule, the end and every resume are as exact as with a budget in steps. `RESERVED_SHARE` of
+    the time is held back for validation and saving.
     """
 
     def __init__(self, seconds: float):

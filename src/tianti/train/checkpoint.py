@@ -18,7 +18,14 @@ from typing import Any
 from torch import Tensor
 
 from tianti.errors import Damaged, os_errors_named
-from tianti.files import check_files, describe_files, publish_folder, read_json, write_json
+from tianti.files import (
+    check_files,
+    describe_files,
+    publish_folder,
+    read_json,
+    write_json,
+    write_tensors,
+)
 from tianti.messages import tr
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -64,18 +71,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     Raises:
         UserError: the disk is full or not writable; what was there before is untouched.
     """
-    from safetensors.torch import save_file
-
     final = folder / f"step-{checkpoint.state.step:08d}"
     partial = folder / f".{final.name}.partial"
     try:
         with os_errors_named(final):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_file({k: v.contiguous() for k, v in checkpoint.model.items()}, partial / MODEL)
-            save_file(
-                {k: v.contiguous() for k, v in checkpoint.optimizer.items()}, partial / OPTIMIZER
-            )
+            for name, tensors in ((MODEL, checkpoint.model), (OPTIMIZER, checkpoint.optimizer)):
+                write_tensors(partial / name, {k: v.contiguous() for k, v in tensors.items()})
             values = {"state": asdict(checkpoint.state), "files": describe_files(partial)}
             write_json(partial / STATE, values | {"checksum": _checksum(values)})
             publish_folder(partial, final)

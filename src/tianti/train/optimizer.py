@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tianti.model.transformer import Transformer
 from tianti.model.initialization import weight_roles
+from tianti.model.transformer import Transformer
 from tianti.train.config import TrainSettings
 from tianti.train.muon import Muon
 

@@ -1,4 +1,4 @@
-"""The train stage (shards → checkpoints) and the model stage (last checkpoint → model directory)."""
+"""The train stage (shards → checkpoints) and the model stage (checkpoint → model directory)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tianti.errors import UserError
 from tianti.exchange.huggingface import save_transformer
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
-from tianti.model.transformer import Transformer
 from tianti.model.initialization import initialize
+from tianti.model.transformer import Transformer
 from tianti.progress import SILENT, Display
 from tianti.tokens.shards import TokenSplit
 from tianti.tokens.stream import BatchStream
@@ -48,7 +48,9 @@ def train(
     settings, shape = config.settings, config.model
     device = choose_device(config.device)
     data = TrainData(
-        train=_stream(inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed),
+        train=_stream(
+            inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed
+        ),
         validation=_stream(inputs["tokens"] / "validation", shape.context, VALIDATION_ROWS, 0),
         token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
     )

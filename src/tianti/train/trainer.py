@@ -205,7 +205,7 @@ class Trainer:
         facts = {"loss": f"{loss:.3f}", "tok/s": format_count(task.rate() * self.tokens_per_step)}
         if self.last_validation is not None:
             facts["val BPB"] = f"{self.last_validation:.3f}"
-        task.update(self.state.step, self.state.total_steps or None, **facts)
+        task.update(self.state.step, self.state.total_steps or None, facts)
 
     def _gradients(self, batch: Batch) -> float:
         """Adds up the gradients of a batch's micro-batches; gives nats per token."""
@@ -255,7 +255,7 @@ class Trainer:
             tokens=self.state.tokens,
             validation_bits_per_byte=round(self.last_validation, 6),
         )
-        task.update(self.state.step, **{"val BPB": f"{self.last_validation:.3f}"})
+        task.update(self.state.step, facts={"val BPB": f"{self.last_validation:.3f}"})
 
     @torch.no_grad()
     def validation_bits_per_byte(self) -> float:
@@ -277,9 +277,7 @@ class Trainer:
             counted = token_bytes[labels]
             # Special tokens stand for no bytes: neither their loss nor their bytes count.
             masked = np.where(counted.numpy() > 0, batch.labels, -100)
-            part = self._loss_of_rows(
-                Batch(batch.ids, masked, batch.segments), 0, len(batch.ids)
-            )
+            part = self._loss_of_rows(Batch(batch.ids, masked, batch.segments), 0, len(batch.ids))
             nats += part.nats.item()
             num_bytes += counted.sum().item()
         return nats / math.log(2) / max(num_bytes, 1)

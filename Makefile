@@ -1,0 +1,45 @@
+# Two targets do all of their own set-up: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: quickstart test check faults results docs clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (about a minute the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+## A model trained, tested and in conversation, from text this machine already has.
+quickstart: $(VENV)/.installed
+	@$(BIN)/tianti run recipes/quickstart.yaml
+	@$(BIN)/tianti generate runs/quickstart --prompt "Return the" --max-tokens 60
+
+## All tests.
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -n 2
+
+## Style, types, floors, documents.
+check: $(VENV)/.installed-dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/check_docs.py
+
+## The long form of the fault tests.
+faults: $(VENV)/.installed-dev
+	@TIANTI_FAULTS=10 $(BIN)/python -m pytest tests/faults
+
+## docs/results.md from the worked recipes (3 minutes each; TIANTI_DATA names the data).
+results: $(VENV)/.installed
+	@$(BIN)/python benchmarks/results.py
+
+clean:
+	rm -rf $(VENV) runs
