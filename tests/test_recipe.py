@@ -30,6 +30,13 @@ def test_1e_3_is_a_number():
     assert Recipe.parse(MINIMAL, ["train.learning_rate=2e-4"]).train.learning_rate == 2e-4
 
 
+def test_on_and_off_are_words_and_only_true_and_false_are_booleans():
+    recipe = Recipe.parse(
+        MINIMAL.replace("my-model", "no") + "  compile: off\n", ["corpus.deduplicate=false"]
+    )
+    assert (recipe.name, recipe.train.compile, recipe.corpus.deduplicate) == ("no", "off", False)
+
+
 def test_every_mistake_is_told_at_once_with_line_path_and_guess():
     text = """nam: x
 corpus:

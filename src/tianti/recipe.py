@@ -140,7 +140,15 @@ class RecipeError(UserError):
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """YAML 1.1 with numbers such as `1e-3`, which 1.1 takes for text, and without duplicates."""
+    """YAML as people expect it, without duplicate keys.
+
+    PyYAML reads YAML 1.1, in which `1e-3` is text and `on`, `off`, `yes` and `no` are booleans.
+    """
+
+    yaml_implicit_resolvers: typing.ClassVar = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -158,6 +166,9 @@ class _RecipeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),

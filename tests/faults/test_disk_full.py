@@ -1,4 +1,4 @@
-"""A disk that is really full: a small tmpfs where one may be mounted, a file-size limit elsewhere."""
+"""A disk that is really full: a small tmpfs where one may be mounted, and a file-size limit."""
 
 from __future__ import annotations
 
