@@ -41,5 +41,9 @@ faults: $(VENV)/.installed-dev
 results: $(VENV)/.installed
 	@$(BIN)/python benchmarks/results.py
 
+## docs/settings.md from the code.
+docs: $(VENV)/.installed-dev
+	@$(BIN)/python tests/check_docs.py --write
+
 clean:
 	rm -rf $(VENV) runs

@@ -6,6 +6,7 @@ fails here and not in a reader's hands.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -25,23 +26,18 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 
 def command_problem(words: list[str]) -> str | None:
     """Gives what is wrong with a `tianti …` command, or None."""
-    group = typer.main.get_command(app)
+    command, rest, name = typer.main.get_command(app), list(words), "tianti"
+    if ">" in rest:
+        rest = rest[: rest.index(">")]
     try:
-        context = group.make_context("tianti", list(words), resilient_parsing=False)
-        rest = (
-            [*context.protected_args, *context.args] if hasattr(context, "protected_args") else []
-        )
-        command = group
         while hasattr(command, "commands"):
-            name, command = rest[0], command.commands.get(rest[0])
-            if command is None:
-                return f"there is no command {name!r}"
-            rest = rest[1:]
-        parser = command.make_parser(typer.Context(command, info_name=name))
-        values, left, _ = parser.parse_args(args=list(rest))
-        return f"does not take {left}" if left and not values else None
+            name = rest.pop(0)
+            command = command.commands[name]
+        # Parses and converts every argument; runs nothing.
+        command.make_context(name, rest)
     except Exception as error:  # noqa: BLE001 -- whatever it is, the document is wrong
         return str(error) or type(error).__name__
+    return None
 
 
 def problems_of(path: Path) -> list[str]:
@@ -80,9 +76,47 @@ def problems_of(path: Path) -> list[str]:
     return problems
 
 
+def settings_table() -> str:
+    """Gives docs/settings.md, made from the recipe's own types."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from the code by `make docs`; `tianti recipe schema` gives the same for editors.",
+        "A dash is derived ([rules](recipes.md)) or has no default.",
+    ]
+    schema = Recipe.model_json_schema()
+    sections = [("", schema)]
+    while sections:
+        prefix, section = sections.pop(0)
+        lines += [
+            "",
+            f"## {prefix or 'recipe'}",
+            "",
+            "| setting | default | meaning |",
+            "|---|---|---|",
+        ]
+        for name, field in section["properties"].items():
+            reference = field.get("$ref") or field.get("items", {}).get("$ref")
+            default = field.get("default")
+            shown = "–" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
+            path = f"{prefix}.{name}" if prefix else name
+            if reference:
+                path += ".N" if "items" in field else ""
+                sections.append((path, schema["$defs"][reference.rsplit("/", 1)[1]]))
+            meaning = " ".join(field.get("description", "").replace("|", "\\|").split())
+            lines.append(f"| `{path}` | {shown} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Prints all problems; gives 1 where there are any."""
-    problems = [problem for path in DOCUMENTS if path.is_file() for problem in problems_of(path)]
+    """Prints all problems; gives 1 where there are any. `--write` makes what is generated."""
+    settings = ROOT / "docs" / "settings.md"
+    if "--write" in sys.argv:
+        settings.write_text(settings_table(), "utf-8")
+    problems = []
+    if not settings.is_file() or settings.read_text("utf-8") != settings_table():
+        problems.append("docs/settings.md: not what the code says; run make docs")
+    problems += [problem for path in DOCUMENTS if path.is_file() for problem in problems_of(path)]
     for problem in problems:
         print(problem)
     print(f"{len(DOCUMENTS)} documents checked, {len(problems)} problems")

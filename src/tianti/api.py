@@ -63,9 +63,9 @@ def load_model(folder: str | Path, device: str = "auto") -> Model:
     Raises:
         UserError: the folder is no model, or of a family that is not known.
     """
+    from tianti.device import choose_device
     from tianti.exchange.huggingface import CONFIG, load_transformer
     from tianti.tokens.tokenizer import Tokenizer
-    from tianti.train.device import choose_device
 
     path = Path(folder)
     if not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file():

@@ -11,6 +11,7 @@ import torch
 from tests.conftest import tiny_config
 from tests.train.test_optimizers import settings
 from tianti import interruption
+from tianti.device import why_not_compiled
 from tianti.errors import UserError
 from tianti.model.initialization import initialize
 from tianti.model.transformer import Transformer
@@ -224,3 +225,21 @@ def test_the_clock_measures_after_warming_up(monkeypatch):
         total = clock.after_step(step)
     assert step == 15
     assert total == 15 + int((100 - 21) * 0.95 / 0.5)
+
+
+@pytest.mark.slow
+def test_compiled_training_follows_eager_training(splits, tmp_path):
+    if why_not_compiled(torch.device("cpu")):
+        pytest.skip("nothing compiles here")
+    logs = []
+    for name, compiled in (("eager", False), ("compiled", True)):
+        made = trainer(splits, tmp_path / name, compile=compiled, budget="6 steps")
+        made.fit()
+        logs.append([row["loss"] for row in read_log(tmp_path / name / LOG) if "loss" in row])
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
+
+
+def test_without_a_compiler_training_says_so(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert why_not_compiled(torch.device("cpu")) == "no C++ compiler found"

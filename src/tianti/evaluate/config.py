@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from tianti.units import Count
@@ -22,3 +24,11 @@ class EvaluateConfig(BaseModel):
         2_000_000, gt=0, description="Most bytes measured of validation and of test."
     )
     baselines: bool = Field(True, description="Measure xz -9e and a byte 3-gram model beside.")
+
+
+@dataclass(frozen=True)
+class EvaluateStageConfig:
+    """What the evaluate stage needs."""
+
+    settings: EvaluateConfig
+    device: str = "auto"

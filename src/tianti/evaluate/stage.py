@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tianti.corpus.table import read_texts
+from tianti.device import choose_device
 from tianti.evaluate.baselines import ByteTrigrams, xz_bits_per_byte
 from tianti.evaluate.bits_per_byte import (
     DocumentScore,
@@ -17,7 +18,7 @@ from tianti.evaluate.bits_per_byte import (
     perplexity_per_token,
     score_documents,
 )
-from tianti.evaluate.config import EvaluateConfig
+from tianti.evaluate.config import EvaluateStageConfig
 from tianti.exchange.huggingface import load_transformer
 from tianti.files import atomic_open
 from tianti.progress import SILENT, Display
@@ -25,14 +26,14 @@ from tianti.tokens.shards import TokenSplit
 
 
 def evaluate_model(
-    config: EvaluateConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+    config: EvaluateStageConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
 ) -> dict[str, Any]:
     """Measures a model on the three splits of its run.
 
     The test split is opened here for the first time and once.
 
     Args:
-        config: what to measure.
+        config: what to measure and where.
         inputs: folders of `corpus`, `tokens` and `model`.
         out: where `test.jsonl`, `validation.jsonl` and `train.jsonl` go, one line a document.
         display: shows progress.
@@ -41,12 +42,13 @@ def evaluate_model(
         For each split `bits_per_byte` and `perplexity`; for the test also `xz` and
         `byte_trigrams`; each `{"value", "low", "high", "n"}`.
     """
-    model = load_transformer(inputs["model"])
+    settings = config.settings
+    model = load_transformer(inputs["model"], choose_device(config.device))
     results: dict[str, Any] = {}
     for name, limit in (
-        ("train", config.train_bytes),
-        ("validation", config.max_bytes),
-        ("test", config.max_bytes),
+        ("train", settings.train_bytes),
+        ("validation", settings.max_bytes),
+        ("test", settings.max_bytes),
     ):
         split = TokenSplit.open(inputs["tokens"] / name, verify=True)
         numbers = _within(split.document_bytes, limit)
@@ -56,7 +58,7 @@ def evaluate_model(
                 model,
                 ((split.document(n), int(split.document_bytes[n])) for n in numbers),
                 begin=split.index["end_of_text"],
-                stride=config.stride,
+                stride=settings.stride,
                 on_progress=task.advance,
             )
         _write_items(out / f"{name}.jsonl", numbers, scores)
@@ -64,7 +66,7 @@ def evaluate_model(
             "bits_per_byte": bits_per_byte(scores).as_dict(),
             "perplexity": perplexity_per_token(scores).as_dict(),
         }
-        if name == "test" and config.baselines:
+        if name == "test" and settings.baselines:
             results[name] |= _baselines(inputs["corpus"], numbers, display)
     return results
 

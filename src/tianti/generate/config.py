@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from tianti.units import Count
@@ -38,3 +40,11 @@ class GenerateConfig(BaseModel):
     )
     samples: int = Field(4, ge=0, le=100, description="Number of samples without prompts.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How to draw.")
+
+
+@dataclass(frozen=True)
+class GenerateStageConfig:
+    """What the generate stage needs."""
+
+    settings: GenerateConfig
+    device: str = "auto"

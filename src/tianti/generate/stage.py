@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tianti.corpus.table import read_texts
+from tianti.device import choose_device
 from tianti.exchange.huggingface import load_transformer
 from tianti.files import atomic_open
-from tianti.generate.config import GenerateConfig
+from tianti.generate.config import GenerateStageConfig
 from tianti.generate.engine import generate_text
 from tianti.progress import SILENT, Display
 from tianti.tokens.tokenizer import Tokenizer
@@ -19,7 +20,7 @@ PROMPT_CHARS = 60
 
 
 def generate_samples(
-    config: GenerateConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+    config: GenerateStageConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
 ) -> dict[str, Any]:
     """Writes `samples.jsonl`: prompt, text and why it ended.
 
@@ -32,16 +33,20 @@ def generate_samples(
     Returns:
         `samples`: how many.
     """
-    prompts = config.prompts
+    settings = config.settings
+    prompts = settings.prompts
     if prompts is None:
-        prompts = default_prompts(inputs["corpus"] / "test.parquet", config.samples)
-    model, tokenizer = load_transformer(inputs["model"]), Tokenizer.load(inputs["model"])
+        prompts = default_prompts(inputs["corpus"] / "test.parquet", settings.samples)
+    model = load_transformer(inputs["model"], choose_device(config.device))
+    tokenizer = Tokenizer.load(inputs["model"])
     with (
         display.task("generate", len(prompts), "samples") as task,
         atomic_open(out / "samples.jsonl", "w") as file,
     ):
         for number, prompt in enumerate(prompts):
-            sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + number})
+            sampling = settings.sampling.model_copy(
+                update={"seed": settings.sampling.seed + number}
+            )
             made = generate_text(model, tokenizer, prompt, sampling)
             record = {"prompt": prompt, "text": made.text, "reason": made.reason}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")

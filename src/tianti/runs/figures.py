@@ -41,6 +41,7 @@ def bits_per_byte_bars(evaluate: dict[str, Any], t: Translate) -> dict[str, Any]
                 "text": [f"{m['value']:.3f}" for m in metrics],
                 "textposition": "inside",
                 "insidetextanchor": "start",
+                "insidetextfont": {"color": "white"},
                 "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
             }
         ],
@@ -85,6 +86,7 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
                 "overlaying": "y",
                 "side": "right",
                 "title": {"text": t("bits per byte")},
+                "tickformat": ".2f",
                 "showgrid": False,
             },
             "yaxis3": {

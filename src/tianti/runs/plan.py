@@ -131,8 +131,8 @@ def _read_manifest(folder: Path) -> Manifest | None:
 
 def _estimate(recipe: Recipe) -> Facts:
     """Gives facts from file sizes, the beginnings of the sources and a timed matrix product."""
+    from tianti.device import choose_device
     from tianti.scale.machine import matmul_flops
-    from tianti.train.device import choose_device
 
     num_bytes = 0.0
     for source in recipe.corpus.sources:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tianti.evaluate.config import EvaluateStageConfig
 from tianti.files import read_json, write_json
+from tianti.generate.config import GenerateStageConfig
 from tianti.recipe import Recipe
 from tianti.scale.derive import Derivation, Facts, derive
 from tianti.tokens.config import TokenizerStageConfig
@@ -83,9 +85,9 @@ def stage_config(
     if stage.name == "tokens":
         return StageConfig(None, None)
     if stage.name == "evaluate":
-        return StageConfig(recipe.evaluate, recipe.evaluate)
+        return StageConfig(EvaluateStageConfig(recipe.evaluate, recipe.device), recipe.evaluate)
     if stage.name == "generate":
-        return StageConfig(recipe.generate, recipe.generate)
+        return StageConfig(GenerateStageConfig(recipe.generate, recipe.device), recipe.generate)
     derivation = derive_from_metrics(recipe, metrics)
     if stage.name == "tokenizer":
         config = TokenizerStageConfig(derivation.vocab_size, recipe.tokenizer.training_bytes)

@@ -32,7 +32,7 @@ def measure_machine(
     import psutil
     import torch
 
-    from tianti.train.device import choose_device
+    from tianti.device import choose_device
 
     device = choose_device(config)
     name = platform.processor() or platform.machine()

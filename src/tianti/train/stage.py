@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tianti.device import choose_device, why_not_compiled
 from tianti.errors import UserError
 from tianti.exchange.huggingface import save_transformer
 from tianti.messages import tr
@@ -20,7 +21,6 @@ from tianti.tokens.stream import BatchStream
 from tianti.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tianti.train.checkpoint import load_last_good
 from tianti.train.config import TrainStageConfig
-from tianti.train.device import choose_device
 from tianti.train.trainer import CHECKPOINTS, TrainData, Trainer
 
 VALIDATION_ROWS = 16
@@ -39,7 +39,7 @@ def train(
 
     Returns:
         `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
-        `validation_bits_per_byte`, `parameters`, `flops`, `device`.
+        `validation_bits_per_byte`, `parameters`, `flops`, `device`, `compiled`.
 
     Raises:
         UserError: too little text for one row, or training fails in a way the user can mend.
@@ -47,6 +47,9 @@ def train(
     """
     settings, shape = config.settings, config.model
     device = choose_device(config.device)
+    if settings.compile and (reason := why_not_compiled(device)):
+        display.say(tr("Training is not compiled: {reason}", reason=reason), "yellow")
+        settings = settings.model_copy(update={"compile": False})
     data = TrainData(
         train=_stream(
             inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed
@@ -69,6 +72,7 @@ def train(
         "parameters": shape.num_parameters(),
         "flops": shape.flops_per_token() * state.tokens,
         "device": str(device),
+        "compiled": settings.compile,
     }
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tianti import interruption
+from tianti.device import autocast
 from tianti.errors import UserError
 from tianti.files import read_json, write_json
 from tianti.messages import tr
@@ -23,7 +24,6 @@ from tianti.tokens.stream import Batch, BatchStream
 from tianti.train.budget import StepClock, steps_of_budget
 from tianti.train.checkpoint import Checkpoint, TrainState, load_last_good, save_checkpoint
 from tianti.train.config import TrainSettings
-from tianti.train.device import autocast
 from tianti.train.log import TrainLog
 from tianti.train.optimizer import Optimizers
 from tianti.train.schedule import Schedule

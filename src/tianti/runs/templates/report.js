@@ -15,8 +15,7 @@ function draw() {
       ...figure.layout };
     for (const key of Object.keys(layout))
       if (/^[xy]axis/.test(key)) layout[key] = { ...axis, ...layout[key] };
-    Plotly.react(place, figure.data, layout, { responsive: true, displaylogo: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    Plotly.react(place, figure.data, layout, { responsive: true, displayModeBar: false });
   }
 }
 

@@ -36,13 +36,14 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
-def compiler_missing(device: torch.device) -> str | None:
-    """Gives why the step cannot be compiled here, or None when it can."""
-    if device.type == "cuda":
-        return None
-    compiler = os.environ.get("CXX")
-    if compiler and shutil.which(compiler):
-        return None
-    if shutil.which("g++") or shutil.which("clang++"):
-        return None
-    return tr("no C++ compiler found")
+def why_not_compiled(device: torch.device) -> str | None:
+    """Gives why steps cannot be compiled here, or None when they can; compiles a trifle to know."""
+    if device.type == "cpu" and not any(
+        shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name
+    ):
+        return tr("no C++ compiler found")
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
+    except Exception as error:  # noqa: BLE001 -- whatever the compiler's reason, it is the answer
+        return str(error).strip().splitlines()[0][:200]
+    return None
