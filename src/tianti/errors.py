@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from tianti.messages import tr
+from tianti.messages import current_language, tr
 
 
 class UserError(Exception):
@@ -22,7 +22,8 @@ class UserError(Exception):
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None):
         self.what, self.where, self.remedy = what, where, remedy
         line = what if where is None else f"{where}: {what}"
-        super().__init__(line if remedy is None else f"{line}. {remedy}")
+        full_stop = "。" if current_language() == "zh-CN" else ". "
+        super().__init__(line if remedy is None else f"{line}{full_stop}{remedy}")
 
 
 class Damaged(UserError):

@@ -138,3 +138,27 @@ def test_what_would_be_computed_wrongly_is_refused(tmp_path, damage, message):
     damage(tmp_path)
     with pytest.raises((UserError, Damaged), match=message):
         load_transformer(tmp_path)
+
+
+@torch.no_grad()
+def test_the_model_of_a_run_is_read_by_the_auto_classes(finished_run):
+    from tianti import load_model
+    from tianti.corpus.table import read_texts
+
+    ours = load_model(finished_run)
+    model = theirs(finished_run / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(finished_run / "model")
+    context, nats, num_bytes = ours.transformer.config.context, 0.0, 0
+    texts = list(read_texts(finished_run / "corpus" / "test.parquet"))[:6]
+    for text in texts:
+        sequence = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]
+        done = 0
+        while done < len(sequence) - 1:
+            stop = min(len(sequence) - 1, context if done == 0 else done + context // 2)
+            start = max(0, stop - context)
+            logits = model(torch.tensor([sequence[start:stop]])).logits[0].log_softmax(-1)
+            nats -= sum(logits[i - start, sequence[i + 1]].item() for i in range(done, stop))
+            done = stop
+        num_bytes += len(text.encode())
+    expected = nats / math.log(2) / num_bytes
+    assert ours.bits_per_byte(texts).value == pytest.approx(expected, abs=5e-5)

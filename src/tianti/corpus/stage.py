@@ -10,7 +10,7 @@ from typing import Any
 
 from tianti.corpus.clean import clean_text
 from tianti.corpus.config import CorpusConfig
-from tianti.corpus.document import BadInput, Document, content_id
+from tianti.corpus.document import BadInput, Document, cjk_bytes, content_id
 from tianti.corpus.sources import read_source
 from tianti.corpus.split import SPLITS, Shares, cut_sections, derived_share, section_chars
 from tianti.corpus.table import DocumentWriter, read_documents
@@ -21,7 +21,6 @@ from tianti.progress import SILENT, Display
 
 COLLECTED = "collected.parquet"
 SAMPLES_PER_REASON = 50
-_CJK_START, _CJK_END = "\u3400", "\u9fff"
 
 
 def build_corpus(
@@ -37,7 +36,7 @@ def build_corpus(
 
     Returns:
         `funnel`: documents and bytes kept and dropped, by reason; `splits`: documents, bytes and
-        characters of each; `cjk_share`: share of CJK characters; `section_chars` and `shares` as
+        characters of each; `cjk_share`: share of bytes in Chinese characters; `section_chars` and `shares` as
         derived; `bad_inputs`: how many were set aside.
 
     Raises:
@@ -70,7 +69,7 @@ def build_corpus(
     return {
         "funnel": funnel.as_dict(),
         "splits": splits,
-        "cjk_share": funnel.cjk_chars / max(funnel.chars, 1),
+        "cjk_share": funnel.cjk_bytes / max(funnel.kept_bytes, 1),
         "section_chars": limit,
         "shares": {"validation": shares.validation, "test": shares.test},
         "bad_inputs": len(funnel.bad),
@@ -82,7 +81,7 @@ class _Funnel:
 
     def __init__(self) -> None:
         self.read = self.read_bytes = self.chars = self.kept_bytes = self.kept = 0
-        self.cjk_chars = 0
+        self.cjk_bytes = 0
         self.dropped: Counter[str] = Counter()
         self.dropped_bytes: Counter[str] = Counter()
         self.sources: dict[str, Counter[str]] = {}
@@ -101,7 +100,7 @@ class _Funnel:
         self.kept += 1
         self.kept_bytes += num_bytes
         self.chars += len(text)
-        self.cjk_chars += sum(_CJK_START <= character <= _CJK_END for character in text)
+        self.cjk_bytes += cjk_bytes(text)
         counts = self.sources.setdefault(document.source, Counter())
         counts["documents"] += 1
         counts["bytes"] += num_bytes

@@ -43,7 +43,7 @@ def derived_vocabulary(size: float, *, cjk_share: float = 0.0, train_bytes: floa
 
     Args:
         size: weights of the network.
-        cjk_share: share of CJK characters in the text; from 0.3 on the vocabulary doubles.
+        cjk_share: share of bytes in Chinese characters; from 0.3 on the vocabulary doubles.
         train_bytes: bytes of training text; a merge wants to be seen, so one for each 200 at most.
     """
     vocabulary = next(v for bound, v in _VOCABULARY_BY_SIZE if size <= bound)

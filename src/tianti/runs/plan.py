@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tianti.corpus.document import Document
+from tianti.corpus.document import Document, cjk_bytes
 from tianti.corpus.sources import COMPRESSIONS, list_files, read_source
 from tianti.errors import Damaged
 from tianti.messages import tr
@@ -149,14 +149,14 @@ def _estimate(recipe: Recipe) -> Facts:
 
 
 def _cjk_share(recipe: Recipe) -> float:
-    chars = cjk = 0
+    num_bytes = cjk = 0
     for source in recipe.corpus.sources:
         for item in islice(read_source(source), SAMPLED_DOCUMENTS):
             if isinstance(item, Document):
                 text = item.text[:SAMPLED_CHARS]
-                chars += len(text)
-                cjk += sum("\u3400" <= character <= "\u9fff" for character in text)
-    return cjk / max(chars, 1)
+                num_bytes += len(text.encode("utf-8", "surrogatepass"))
+                cjk += cjk_bytes(text)
+    return cjk / max(num_bytes, 1)
 
 
 def _warnings(cost: Cost, folder: Path) -> list[str]:

@@ -140,7 +140,7 @@ class _Runner:
                 manifest.check(self.folder / stage.name, hashes=False)
         except Damaged as error:
             return None, tr("{error}; it is made again", error=error)
-        return manifest, tr("not done yet")
+        return manifest, tr("starting")
 
     @staticmethod
     def _why(old: Manifest, identity: Any, inputs: dict[str, str], version: int) -> str:

@@ -33,7 +33,7 @@ class Facts:
 
     Args:
         train_bytes: bytes of training text.
-        cjk_share: share of CJK characters in it.
+        cjk_share: share of its bytes in Chinese characters.
         matmul_flops: measured speed of the device, floating-point operations a second.
         device: its type.
         estimated: text figures are estimates, the corpus has not been built.
