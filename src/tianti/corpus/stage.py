@@ -36,8 +36,8 @@ def build_corpus(
 
     Returns:
         `funnel`: documents and bytes kept and dropped, by reason; `splits`: documents, bytes and
-        characters of each; `cjk_share`: share of bytes in Chinese characters; `section_chars` and `shares` as
-        derived; `bad_inputs`: how many were set aside.
+        characters of each; `cjk_share`: share of bytes in Chinese characters; `section_chars` and
+        `shares` as derived; `bad_inputs`: how many were set aside.
 
     Raises:
         UserError: a source cannot be read, nothing is left, or too little for three splits.
