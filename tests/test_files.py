@@ -17,6 +17,12 @@ from tianti.files import (
 )
 
 
+def test_a_second_write_takes_the_place_of_the_first(tmp_path):
+    for text in ("one", "two"):
+        write_text(tmp_path / "a" / "b.txt", text)
+        assert (tmp_path / "a" / "b.txt").read_text() == text
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")

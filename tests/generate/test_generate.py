@@ -87,12 +87,13 @@ def test_streamed_pieces_join_to_the_text(talker, tokenizer):
 def test_generation_ends_at_a_stop_text_and_never_shows_it(talker, tokenizer):
     sampling = SamplingConfig(max_tokens=40, temperature=1.5, top_p=None, seed=1)
     free = generate_text(talker, tokenizer, "a", sampling).text
-    stop = free[10:13]
-    stream = TextStream(
-        talker, tokenizer, "a", sampling.model_copy(update={"stop": [stop, "zzzz"]})
-    )
-    assert "".join(stream) == free[: free.find(stop)]
-    assert stream.result.reason == "stop"
+    for start in range(0, 24, 2):
+        # Longer than a token, so that its beginning comes before it is known to be one.
+        stop = free[start : start + 9]
+        stops = {"stop": [stop, "zzzz"]}
+        stream = TextStream(talker, tokenizer, "a", sampling.model_copy(update=stops))
+        assert "".join(stream) == stream.result.text == free[: free.find(stop)]
+        assert stream.result.reason == "stop"
 
 
 def test_generation_ends_at_the_context_and_says_so(talker, tokenizer):

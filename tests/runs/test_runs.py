@@ -92,13 +92,21 @@ def test_a_torn_file_is_named_and_its_stage_made_again(run, recipe, name):
     assert path.read_bytes() == good
 
 
-def test_a_flipped_bit_in_an_input_is_found_before_it_is_used(run, recipe):
-    path = run / "tokens" / "train" / "00000.tokens"
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("corpus/test.parquet", "evaluate.baselines=false"),
+        ("tokens/train/00000.tokens", "train.learning_rate=0.002"),
+        ("model/model.safetensors", "evaluate.baselines=false"),
+    ],
+)
+def test_a_flipped_bit_in_an_input_is_found_before_it_is_used(run, recipe, name, override):
+    path = run / name
     data = bytearray(path.read_bytes())
-    data[100] ^= 1
+    data[-100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"00000\.tokens: file is damaged"):
-        carry_out(recipe("train.learning_rate=0.002"), run)
+    with pytest.raises(UserError, match=rf"{path.name}: file is damaged \(checksum"):
+        carry_out(recipe(override), run)
 
 
 def test_results_hold_metrics_with_intervals_under_stage_and_split(finished_run):

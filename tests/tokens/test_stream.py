@@ -111,6 +111,12 @@ def test_each_token_is_predicted_at_most_once_an_epoch_and_only_a_rest_is_left(s
     assert labels_of_epoch(stream, 0) != labels_of_epoch(stream, 1)
 
 
+def test_every_epoch_cuts_the_tokens_at_other_places(split):
+    stream = BatchStream(split, context=16, rows=4, seed=3)
+    cuts = {stream.row_start(epoch * stream.rows_per_epoch) % 16 for epoch in range(12)}
+    assert len(cuts) > 4
+
+
 def test_a_batch_depends_on_seed_and_step_alone(split):
     one, two = (BatchStream(split, context=16, rows=4, seed=3) for _ in range(2))
     expected = [one.batch(step).ids for step in range(30)]

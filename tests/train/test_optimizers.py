@@ -72,6 +72,21 @@ def test_muon_treats_fused_matrices_as_the_matrices_they_are():
     assert torch.allclose(fused, torch.cat(parts), atol=1e-6)
 
 
+def test_muon_is_decay_then_nesterov_momentum_orthogonalized():
+    torch.manual_seed(0)
+    start, gradients = torch.randn(8, 24), [torch.randn(8, 24) for _ in range(4)]
+    parameter = torch.nn.Parameter(start.clone())
+    muon = Muon([{"params": [parameter], "splits": [(8,)]}], lr=0.3, momentum=0.9, weight_decay=0.2)
+    expected, momentum = start.clone(), torch.zeros(8, 24)
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        muon.step()
+        momentum = 0.9 * momentum + 0.1 * gradient
+        update = orthogonalize((0.1 * gradient + 0.9 * momentum)[None])[0]
+        expected = expected * (1 - 0.3 * 0.2) - 0.3 * ADAMW_RMS * 24**0.5 * update
+    assert torch.allclose(parameter, expected, atol=1e-5)
+
+
 def test_muon_updates_have_the_root_mean_square_of_adamw():
     torch.manual_seed(0)
     parameter = torch.nn.Parameter(torch.zeros(64, 256))

@@ -178,6 +178,14 @@ def test_a_loss_that_stays_infinite_stops_with_a_remedy(splits, tmp_path):
         made.fit()
 
 
+def test_bad_steps_among_good_ones_do_not_stop_training(splits, tmp_path):
+    made = trainer(splits, tmp_path, budget="24 steps")
+    inner = made._gradients
+    made._gradients = lambda batch: inner(batch) if made.state.step % 2 else float("inf")
+    state = made.fit()
+    assert (state.step, state.skipped_steps) == (24, 12)
+
+
 def test_the_validation_is_the_plain_sum_over_its_rows(splits, tmp_path):
     made = trainer(splits, tmp_path, validation_tokens=4 * 32 * 2, budget="2000 steps")
     made.state.total_steps = 2000
