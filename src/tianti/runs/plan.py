@@ -25,8 +25,9 @@ SAMPLED_DOCUMENTS = 50
 SAMPLED_CHARS = 20_000
 COMPRESSED_FACTOR = 3.4
 PYTHON_DOCS_BYTES = 2_500_000
-# What Python, torch and its libraries take before the first tensor; measured on Linux, torch 2.13.
-BASE_MEMORY = 450 * 2**20
+# What the process holds when training begins: libraries and what corpus and tokenizer needed;
+# 464 MiB measured in the quickstart on Linux, torch 2.13. Larger corpora need more.
+BASE_MEMORY = 464 * 2**20
 
 
 @dataclass(frozen=True)

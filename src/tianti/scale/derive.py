@@ -244,22 +244,6 @@ def _train_settings(
     warmup = reasons.pick(
         "train.warmup_steps", config.warmup_steps, 40, tr("a few dozen steps settle the moments")
     )
-    compiled = config.compile == "on" or (
-        config.compile == "auto"
-        and (facts.device == "cuda" or seconds > COMPILE_PAYS_AFTER_SECONDS)
-    )
-    reasons.rows.append(
-        (
-            "train.compile",
-            "on" if compiled else "off",
-            tr("set in the recipe")
-            if config.compile != "auto"
-            else tr(
-                "compiling costs about a minute, which pays from {limit} on",
-                limit=format_duration(COMPILE_PAYS_AFTER_SECONDS),
-            ),
-        )
-    )
     return TrainSettings(
         **config.model_dump(
             exclude={
@@ -276,6 +260,21 @@ def _train_settings(
         batch_rows=rows,
         micro_batch_rows=min(micro, rows),
         warmup_steps=warmup,
-        compile=compiled,
+        compile=_compiled(config.compile, facts, seconds, reasons),
         seed=recipe.seed,
     )
+
+
+def _compiled(asked: str, facts: Facts, seconds: float, reasons: _Reasons) -> bool:
+    """Gives whether steps are compiled: where that repays its cold start."""
+    pays = facts.device == "cuda" or seconds > COMPILE_PAYS_AFTER_SECONDS
+    reasons.pick(
+        "train.compile",
+        None if asked == "auto" else asked,
+        "on" if pays else "off",
+        tr(
+            "compiling costs about a minute, which pays from {limit} on",
+            limit=format_duration(COMPILE_PAYS_AFTER_SECONDS),
+        ),
+    )
+    return pays if asked == "auto" else asked == "on"
