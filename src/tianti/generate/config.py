@@ -36,7 +36,8 @@ class GenerateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompts: list[str] | None = Field(
-        None, description="What the samples begin with; beginnings of test documents when not set."
+        None,
+        description="What the samples begin with; beginnings of validation documents when not set.",
     )
     samples: int = Field(4, ge=0, le=100, description="Number of samples without prompts.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How to draw.")

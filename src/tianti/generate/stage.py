@@ -36,7 +36,7 @@ def generate_samples(
     settings = config.settings
     prompts = settings.prompts
     if prompts is None:
-        prompts = default_prompts(inputs["corpus"] / "test.parquet", settings.samples)
+        prompts = default_prompts(inputs["corpus"] / "validation.parquet", settings.samples)
     model = load_transformer(inputs["model"], choose_device(config.device))
     tokenizer = Tokenizer.load(inputs["model"])
     with (
@@ -54,10 +54,10 @@ def generate_samples(
     return {"samples": len(prompts)}
 
 
-def default_prompts(test: Path, count: int) -> list[str]:
-    """Gives the beginnings of some test documents, cut at a word."""
+def default_prompts(documents: Path, count: int) -> list[str]:
+    """Gives the beginnings of the first documents of a table, cut at a word."""
     prompts = []
-    for text in islice(read_texts(test), count):
+    for text in islice(read_texts(documents), count):
         head = text[:PROMPT_CHARS]
         cut = max(head.rfind(" "), head.rfind("\n"))
         prompts.append(head[:cut] if cut > PROMPT_CHARS // 2 else head)
