@@ -39,18 +39,19 @@ class ByteTrigrams:
 
     def __init__(self) -> None:
         self._counts = np.zeros(_VALUES**3, dtype=np.int64)
+        self._contexts = np.zeros(_VALUES**2, dtype=np.int64)
 
     def learn(self, text: str) -> None:
         """Counts the 3-grams of one document, zero bytes standing before its first."""
         keys = self._keys(text)
         values, counts = np.unique(keys, return_counts=True)
         self._counts[values] += counts
+        np.add.at(self._contexts, values // _VALUES, counts)
 
     def bits(self, text: str) -> float:
         """Gives the code length of one document in bits."""
         keys = self._keys(text)
-        contexts = self._counts.reshape(-1, _VALUES).sum(axis=1)[keys // _VALUES]
-        chances = (self._counts[keys] + 1) / (contexts + _VALUES)
+        chances = (self._counts[keys] + 1) / (self._contexts[keys // _VALUES] + _VALUES)
         return float(-np.log2(chances).sum())
 
     def bits_per_byte(self, texts: list[str]) -> Metric:

@@ -14,6 +14,9 @@ from torch import Tensor
 from tianti.evaluate.statistics import Metric, bootstrap_ratio
 from tianti.model.transformer import Transformer
 
+# A CPU is fastest where the activations stay in its cache (half as fast again as with 8,192).
+BATCH_TOKENS = {"cpu": 2_048, "gpu": 32_768}
+
 
 @dataclass(frozen=True)
 class DocumentScore:
@@ -75,7 +78,7 @@ def score_documents(
     *,
     begin: int,
     stride: int | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     on_progress: Callable[[int], None] = lambda tokens: None,
 ) -> list[DocumentScore]:
     """Gives the score of each document, in order.
@@ -85,10 +88,11 @@ def score_documents(
         documents: tokens (without end-of-text) and number of UTF-8 bytes of each document.
         begin: the id that stands before the first token.
         stride: see `windows`; half of the context when not given.
-        batch_tokens: tokens computed at once, padding included.
+        batch_tokens: tokens computed at once, padding included; by device when not given.
         on_progress: told how many tokens have been scored.
     """
     context = model.config.context
+    batch_tokens = batch_tokens or BATCH_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
     sizes: list[tuple[int, int]] = []
     pieces: list[Window] = []
     for number, (tokens, num_bytes) in enumerate(documents):
@@ -127,13 +131,14 @@ def _nats_of(model: Transformer, group: list[Window]) -> list[float]:
     device = model.device
     hidden = model(torch.from_numpy(ids).to(device))
     labels_on = torch.from_numpy(labels).to(device)
+    # The output layer is half of a small model; where nothing is scored it is not needed.
+    scored = labels_on != -100
     losses: Tensor = F.cross_entropy(
-        model.logits(hidden).flatten(0, 1),
-        labels_on.flatten(),
-        ignore_index=-100,
-        reduction="none",
+        model.logits(hidden[scored]), labels_on[scored], reduction="none"
     )
-    return losses.view(labels_on.shape).double().sum(dim=1).tolist()
+    nats = torch.zeros(labels_on.shape, dtype=torch.float64, device=device)
+    nats[scored] = losses.double()
+    return nats.sum(dim=1).tolist()
 
 
 def bits_per_byte(scores: list[DocumentScore]) -> Metric:

@@ -15,6 +15,7 @@ Rules, each with its reason:
 
 from __future__ import annotations
 
+import functools
 import math
 
 from tianti.model.config import TransformerConfig
@@ -76,6 +77,7 @@ def shape_of(width: int, depth: int, *, vocab_size: int, context: int) -> Transf
     )
 
 
+@functools.cache
 def shape_for_size(size: int, *, vocab_size: int, context: int) -> TransformerConfig:
     """Gives the shape whose number of weights comes closest to `size` at a good width : depth."""
 
@@ -84,13 +86,15 @@ def shape_for_size(size: int, *, vocab_size: int, context: int) -> TransformerCo
         stretch = abs(math.log(shape.width / shape.depth / ASPECT))
         return miss + 0.1 * stretch
 
-    widths = [*range(32, 256, 32), *range(256, 1024, 64), *range(1024, 16640, 128)]
-    shapes = (
-        shape_of(width, depth, vocab_size=vocab_size, context=context)
-        for width in widths
-        for depth in range(max(1, width // 160), width // 24 + 2)
-    )
-    return min(shapes, key=badness)
+    best = None
+    for width in [*range(32, 256, 32), *range(256, 1024, 64), *range(1024, 16640, 128)]:
+        depths = range(max(1, width // 160), width // 24 + 2)
+        shapes = [shape_of(width, d, vocab_size=vocab_size, context=context) for d in depths]
+        best = min([*shapes, *([best] if best else [])], key=badness)
+        if shapes[0].num_parameters() > 4 * size:
+            break
+    assert best is not None
+    return best
 
 
 def shape_for_depth(depth: int, *, vocab_size: int, context: int) -> TransformerConfig:
