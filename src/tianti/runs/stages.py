@@ -90,7 +90,7 @@ def stage_config(
         return StageConfig(GenerateStageConfig(recipe.generate, recipe.device), recipe.generate)
     derivation = derive_from_metrics(recipe, metrics)
     if stage.name == "tokenizer":
-        config = TokenizerStageConfig(derivation.vocab_size, recipe.tokenizer.training_bytes)
+        config = TokenizerStageConfig(derivation.vocab_size, derivation.tokenizer_bytes)
         return StageConfig(config, config)
     if stage.name == "model":
         return StageConfig(derivation.model, derivation.model)

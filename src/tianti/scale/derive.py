@@ -25,6 +25,8 @@ SMALLEST_DERIVED_SIZE = 300_000
 BYTES_PER_TOKEN = 3.3
 COMPILE_PAYS_AFTER_SECONDS = 300
 MICRO_BATCH_TOKENS = 8_192
+SMALLEST_TOKENIZER_BYTES = 10_000_000
+TOKENIZER_BYTES_PER_ENTRY = 1_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Derivation:
         model: the shape; its vocabulary is the wanted one until the tokenizer exists.
         train: the settings of the trainer.
         vocab_size: entries the tokenizer should get.
+        tokenizer_bytes: most bytes of training text it learns from.
         tokens: tokens that will be trained on; an estimate for a budget of wall time.
         train_seconds: how long that takes, an estimate.
         reasons: `(setting, value, reason)` in the order of decision.
@@ -62,6 +65,7 @@ class Derivation:
     model: TransformerConfig
     train: TrainSettings
     vocab_size: int
+    tokenizer_bytes: int
     tokens: float
     train_seconds: float
     reasons: list[tuple[str, str, str]] = field(default_factory=list)
@@ -95,6 +99,12 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
         derived_vocabulary(size, cjk_share=facts.cjk_share, train_bytes=facts.train_bytes),
         tr("grows with the model and the text; double for mostly Chinese text"),
     )
+    tokenizer_bytes = reasons.pick(
+        "tokenizer.training_bytes",
+        recipe.tokenizer.training_bytes,
+        max(SMALLEST_TOKENIZER_BYTES, TOKENIZER_BYTES_PER_ENTRY * wanted_vocab),
+        tr("1,000 for each entry, 10M at least: four times as many gain 0.8 % in length"),
+    )
     context = reasons.pick(
         "model.context",
         recipe.model.context,
@@ -117,7 +127,7 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
     )
     tokens, seconds = _amount(recipe, facts, shape)
     train = _train_settings(recipe, facts, shape, tokens, seconds, reasons)
-    return Derivation(shape, train, wanted_vocab, tokens, seconds, reasons.rows)
+    return Derivation(shape, train, wanted_vocab, tokenizer_bytes, tokens, seconds, reasons.rows)
 
 
 def throughput(facts: Facts, shape: TransformerConfig) -> float:

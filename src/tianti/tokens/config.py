@@ -18,8 +18,10 @@ class TokenizerConfig(BaseModel):
     vocab_size: Annotated[int, BeforeValidator(parse_count), Field(ge=260, le=2_000_000)] | None = (
         Field(None, description="Entries of the vocabulary; derived from the model's size.")
     )
-    training_bytes: Count = Field(
-        100_000_000, description="Most bytes of training text the merges are learnt from."
+    training_bytes: Count | None = Field(
+        None,
+        description="Most bytes of training text the merges are learnt from;"
+        " derived from the vocabulary.",
     )
 
 

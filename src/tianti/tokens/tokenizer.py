@@ -32,6 +32,7 @@ CHAT_TEMPLATE = (
 )
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+_INVALID_BYTE = re.compile("([\udc80-\udcff])")
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -185,13 +186,9 @@ class Tokenizer:
 
 def _valid_runs(data: bytes) -> Iterator[str | int]:
     """Splits bytes into runs of valid UTF-8 and single bytes that are not."""
-    start = 0
-    while start < len(data):
-        try:
-            yield data[start:].decode("utf-8")
-            return
-        except UnicodeDecodeError as error:
-            if error.start:
-                yield data[start : start + error.start].decode("utf-8")
-            yield data[start + error.start]
-            start += error.start + 1
+    # Python decodes an invalid byte b to the lone surrogate U+DC00 + b, which no valid text holds.
+    for piece in _INVALID_BYTE.split(data.decode("utf-8", "surrogateescape")):
+        if _INVALID_BYTE.fullmatch(piece):
+            yield ord(piece) - 0xDC00
+        elif piece:
+            yield piece
