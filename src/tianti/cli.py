@@ -71,7 +71,7 @@ def run_command(
     if as_json:
         print_json(finished.results)
     else:
-        say_results(finished, display)
+        say_results(finished)
 
 
 @app.command("plan", help=tr("Say beforehand what a recipe will do: stages, settings, cost, time."))
@@ -79,7 +79,6 @@ def plan_command(
     recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None, as_json: AsJson = False
 ) -> None:
     """Foretells a run without doing anything."""
-    from tianti.progress import Display
     from tianti.recipe import Recipe
     from tianti.runs.plan import plan
     from tianti.runs.terminal import say_plan
@@ -88,7 +87,7 @@ def plan_command(
     if as_json:
         print_json(planned.as_dict())
     else:
-        say_plan(planned, recipe, Display())
+        say_plan(planned, recipe)
 
 
 @app.command("generate", help=tr("Go on from a prompt."))
@@ -163,7 +162,7 @@ def eval_command(
     if as_json:
         print_json({"evaluate": {"text": {"bits_per_byte": without_nan(metric.as_dict())}}})
     else:
-        say_metric(tr("bits per byte"), metric.as_dict(), Display())
+        say_metric(tr("bits per byte"), metric.as_dict())
 
 
 @app.command("report", help=tr("Write the report of a run again and say where it is."))

@@ -9,7 +9,7 @@ from tianti.scale.cost import training_cost
 from tianti.scale.derive import Facts, derive, throughput, tokens_per_weight
 from tianti.scale.machine import matmul_flops
 
-FACTS = Facts(train_bytes=3e7, cjk_share=0.0, matmul_flops=2e11)
+FACTS = Facts(train_bytes=3e7, matmul_flops=2e11)
 
 
 def derived(facts=FACTS, *overrides, vocab_size=None):
@@ -49,8 +49,8 @@ def test_what_is_asked_for_stands_and_says_so():
 
 
 def test_a_little_noise_in_the_speed_changes_no_size():
-    one = derived(Facts(3e7, 0.0, 2.000e11)).model
-    assert derived(Facts(3e7, 0.0, 2.004e11)).model == one
+    one = derived(Facts(3e7, 2.000e11)).model
+    assert derived(Facts(3e7, 2.004e11)).model == one
 
 
 @pytest.mark.parametrize("budget", ["500M tokens", "20000 steps", "3 epochs", "1h"])

@@ -8,9 +8,8 @@ Rules, each with its reason:
 - mlp_width 8/3 · width in steps of 32 — a SwiGLU with the weights of a 4× MLP (Shazeer 2020).
 - num_kv_heads = num_heads below width 1024, half from there — the cache matters in big models.
 - tied embeddings below 4 B weights — Qwen3's choice; in a small model the embedding dominates.
-- vocabulary grows with the model: 2,048 at 1 M to 151 k, twice that for mostly Chinese text, whose
-  characters alone number thousands (Tao et al. 2024, arXiv:2407.13623: larger models deserve larger
-  vocabularies).
+- vocabulary grows with the model: 2,048 at 1 M to 151 k (Tao et al. 2024, arXiv:2407.13623: larger
+  models deserve larger vocabularies). Twice that for Chinese gains nothing (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -39,17 +38,14 @@ _CONTEXT_BY_SIZE = (
 )
 
 
-def derived_vocabulary(size: float, *, cjk_share: float = 0.0, train_bytes: float) -> int:
+def derived_vocabulary(size: float, *, train_bytes: float) -> int:
     """Gives the vocabulary for a model size and a text.
 
     Args:
         size: weights of the network.
-        cjk_share: share of bytes in Chinese characters; from 0.3 on the vocabulary doubles.
         train_bytes: bytes of training text; a merge wants to be seen, so one for each 200 at most.
     """
     vocabulary = next(v for bound, v in _VOCABULARY_BY_SIZE if size <= bound)
-    if cjk_share >= 0.3 and vocabulary < 151_936:
-        vocabulary *= 2
     by_text = 2 ** max(9, math.floor(math.log2(max(train_bytes, 1) / 200)))
     return min(vocabulary, by_text)
 

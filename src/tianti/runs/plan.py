@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tianti.corpus.document import Document, cjk_bytes
 from tianti.corpus.sources import COMPRESSIONS, list_files, read_source
 from tianti.errors import Damaged
 from tianti.messages import tr
@@ -21,8 +19,6 @@ from tianti.scale.cost import Cost, training_cost
 from tianti.scale.derive import BYTES_PER_TOKEN, Derivation, Facts, derive
 from tianti.units import format_bytes
 
-SAMPLED_DOCUMENTS = 50
-SAMPLED_CHARS = 20_000
 COMPRESSED_FACTOR = 3.4
 PYTHON_DOCS_BYTES = 2_500_000
 # What the process holds when training begins: libraries and what corpus and tokenizer needed;
@@ -86,7 +82,6 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
         derivation = derive_from_metrics(recipe, metrics)
         facts = Facts(
             metrics["corpus"]["splits"]["train"]["bytes"],
-            metrics["corpus"]["cjk_share"],
             metrics["machine"]["matmul_flops"],
         )
     else:
@@ -137,6 +132,8 @@ def _estimate(recipe: Recipe) -> Facts:
 
     num_bytes = 0.0
     for source in recipe.corpus.sources:
+        # A source that cannot be read is better known before the run than in it.
+        next(iter(read_source(source)), None)
         if source.split in ("validation", "test"):
             continue
         if source.builtin:
@@ -146,18 +143,7 @@ def _estimate(recipe: Recipe) -> Facts:
             packed = path.suffix.lower() in {*COMPRESSIONS, ".parquet"}
             num_bytes += path.stat().st_size * (COMPRESSED_FACTOR if packed else 1)
     device = choose_device(recipe.device).type
-    return Facts(num_bytes, _cjk_share(recipe), matmul_flops(device), device, estimated=True)
-
-
-def _cjk_share(recipe: Recipe) -> float:
-    num_bytes = cjk = 0
-    for source in recipe.corpus.sources:
-        for item in islice(read_source(source), SAMPLED_DOCUMENTS):
-            if isinstance(item, Document):
-                text = item.text[:SAMPLED_CHARS]
-                num_bytes += len(text.encode("utf-8", "surrogatepass"))
-                cjk += cjk_bytes(text)
-    return cjk / max(num_bytes, 1)
+    return Facts(num_bytes, matmul_flops(device), device, estimated=True)
 
 
 def _warnings(cost: Cost, folder: Path) -> list[str]:

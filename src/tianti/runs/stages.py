@@ -109,7 +109,6 @@ def derive_from_metrics(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> D
     corpus, machine = metrics["corpus"], metrics["machine"]
     facts = Facts(
         train_bytes=corpus["splits"]["train"]["bytes"],
-        cjk_share=corpus["cjk_share"],
         matmul_flops=machine["matmul_flops"],
         device=machine["device"].split(":")[0],
     )

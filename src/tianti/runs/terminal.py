@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from tianti.messages import tr
-from tianti.progress import Display
 from tianti.runs.plan import Plan
 from tianti.runs.runner import REPORT, Run
 from tianti.units import format_bytes, format_count, format_duration
@@ -18,39 +18,49 @@ _ROWS = (
 )
 
 
-def say_metric(label: str, metric: dict[str, Any], display: Display) -> None:
+def _show(text: str, style: str | None = None) -> None:
+    """Prints a line of what was asked for: on standard output, so that it can be piped."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+
+    Console().print(text, style=style, markup=False, highlight=False)
+
+
+def say_metric(label: str, metric: dict[str, Any]) -> None:
     """Shows a metric with its interval on one line."""
     interval = ""
     if metric["low"] is not None and metric["low"] == metric["low"]:
         interval = f"  [{metric['low']:.4f}, {metric['high']:.4f}]"
-    display.say(f"  {label:<24} {metric['value']:.4f}{interval}  n={metric['n']}")
+    _show(f"  {label:<24} {metric['value']:.4f}{interval}  n={metric['n']}")
 
 
-def say_results(run: Run, display: Display) -> None:
+def say_results(run: Run) -> None:
     """Shows what a run found and how to go on."""
     if not run.done:
-        display.say(tr("Nothing to do: every stage is up to date."))
+        _show(tr("Nothing to do: every stage is up to date."))
     evaluate = run.results.get("evaluate")
     if evaluate:
-        display.say(tr("Bits per byte on the test split (less is better):"), "bold")
+        _show(tr("Bits per byte on the test split (less is better):"), "bold")
         for key, label in _ROWS:
             if key in evaluate["test"]:
-                say_metric(tr(label), evaluate["test"][key], display)
-    display.say(tr("Report: {path}", path=run.path / REPORT))
+                say_metric(tr(label), evaluate["test"][key])
+    _show(tr("Report: {path}", path=run.path / REPORT))
     if run.results.get("model"):
-        display.say(tr("Next: tianti generate {path} --prompt '…'", path=run.results["model"]))
+        _show(tr("Next: tianti generate {path} --prompt '…'", path=run.results["model"]))
 
 
-def say_plan(plan: Plan, recipe: Path, display: Display) -> None:
+def say_plan(plan: Plan, recipe: Path) -> None:
     """Shows what a run would do."""
-    display.say(tr("Stages"), "bold")
+    _show(tr("Stages"), "bold")
     for stage, status in plan.stages:
-        display.say(f"  {stage:<10} {status}")
-    display.say(tr("Settings"), "bold")
+        _show(f"  {stage:<10} {status}")
+    _show(tr("Settings"), "bold")
     for setting, value, reason in plan.derivation.reasons:
-        display.say(f"  {setting:<24} {value:<24} {reason}")
+        _show(f"  {setting:<24} {value:<24} {reason}")
     cost, derivation = plan.cost, plan.derivation
-    display.say(tr("What training takes"), "bold")
+    _show(tr("What training takes"), "bold")
     rows = (
         (tr("text"), format_bytes(plan.facts.train_bytes)),
         (tr("weights"), format_count(derivation.model.num_parameters())),
@@ -61,12 +71,10 @@ def say_plan(plan: Plan, recipe: Path, display: Display) -> None:
         (tr("training time"), format_duration(derivation.train_seconds)),
     )
     for label, value in rows:
-        display.say(f"  {label:<24} {value}")
+        _show(f"  {label:<24} {value}")
     if plan.facts.estimated:
-        display.say(
-            tr("The text has not been read yet: its figures are estimated from a part of it.")
-        )
+        _show(tr("The text has not been read yet: its figures are estimated from a part of it."))
     if plan.warnings:
         for warning in plan.warnings:
-            display.say(warning, "yellow")
-    display.say(tr("Next: tianti run {recipe}", recipe=recipe))
+            _show(warning, "yellow")
+    _show(tr("Next: tianti run {recipe}", recipe=recipe))

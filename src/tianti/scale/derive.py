@@ -35,14 +35,12 @@ class Facts:
 
     Args:
         train_bytes: bytes of training text.
-        cjk_share: share of its bytes in Chinese characters.
         matmul_flops: measured speed of the device, floating-point operations a second.
         device: its type.
         estimated: text figures are estimates, the corpus has not been built.
     """
 
     train_bytes: float
-    cjk_share: float
     matmul_flops: float
     device: str = "cpu"
     estimated: bool = False
@@ -96,8 +94,8 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
     wanted_vocab = reasons.pick(
         "tokenizer.vocab_size",
         recipe.tokenizer.vocab_size,
-        derived_vocabulary(size, cjk_share=facts.cjk_share, train_bytes=facts.train_bytes),
-        tr("grows with the model and the text; double for mostly Chinese text"),
+        derived_vocabulary(size, train_bytes=facts.train_bytes),
+        tr("grows with the model and the text"),
     )
     tokenizer_bytes = reasons.pick(
         "tokenizer.training_bytes",
