@@ -138,7 +138,7 @@ def test_report_is_written_again(call, finished_run):
         (("run", "nowhere.yaml"), "nowhere.yaml: no such file"),
         (("generate", "nowhere"), "not a model folder"),
         (("eval", "nowhere", "--text", "nothing.txt"), "nothing.txt: no such file"),
-        (("report", "nowhere"), "file is missing"),
+        (("report", "nowhere"), "this is not a run"),
     ],
 )
 def test_what_is_not_there_is_one_line_and_exit_code_2(call, arguments, message):

@@ -36,8 +36,10 @@ def messages() -> set[str]:
     for path in PACKAGE.rglob("*.j2"):
         found.update(re.findall(r'\bt\("([^"]+)"\)', path.read_text("utf-8")))
     from tianti.errors import _REMEDIES, ANY_OTHER_REMEDY
+    from tianti.recipe import _CONSTRAINTS
     from tianti.runs.terminal import _ROWS
 
+    found.update(_CONSTRAINTS.values())
     found.update(part for pair in _REMEDIES.values() for part in pair)
     found.update(label for _, label in _ROWS)
     found.update([ANY_OTHER_REMEDY, "byte 3-grams, test", "xz -9e, test"])

@@ -98,6 +98,35 @@ def test_overrides_reach_into_lists_and_make_sections():
     assert recipe.model.size == 3_000_000
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learning_rate=.inf", "a number is wanted"),
+        ("train.beta1=1.5", "1.5 is wrong: it must be less than 1.0"),
+        ("train.beta1=-1", "-1 is wrong: it must be at least 0.0"),
+        ("generate.samples=1.5", "1.5 is wrong: a whole number is wanted"),
+        ("corpus.deduplicate=perhaps", "'perhaps' is wrong: true or false is wanted"),
+        ("device=tpu", "'tpu' is wrong: allowed: auto, cpu, cuda or cuda:N"),
+        ("model=3", "3 is wrong: a mapping of keys is wanted"),
+        ("generate.prompts=hello", "'hello' is wrong: a list is wanted"),
+        ("train.lr=3", "did you mean 'learning_rate'?"),
+        ("train.budget=abc epochs", "'abc' is not a number"),
+    ],
+)
+def test_a_wrong_value_says_what_is_allowed_and_stands_in_no_line(override, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        Recipe.parse(MINIMAL, [override], origin="r.yaml")
+    assert str(caught.value).startswith(f"r.yaml: {override.partition('=')[0]}: ")
+
+
+def test_mistakes_are_told_in_chinese(monkeypatch):
+    monkeypatch.setenv("TIANTI_LANG", "zh-CN")
+    with pytest.raises(RecipeError, match="必须小于 1"):
+        Recipe.parse(MINIMAL, ["train.beta1=2"])
+    with pytest.raises(RecipeError, match="没有单位"):
+        Recipe.parse(MINIMAL, ["train.budget=2"])
+
+
 @pytest.mark.parametrize("override", ["nonsense", "=3", "corpus.sources.7.path=x"])
 def test_a_wrong_override_is_told(override):
     with pytest.raises(RecipeError):

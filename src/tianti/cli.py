@@ -171,11 +171,18 @@ def report_command(
     as_json: AsJson = False,
 ) -> None:
     """Writes the report of a run again."""
+    from tianti.errors import UserError
     from tianti.files import read_json
     from tianti.runs.report import write_report
     from tianti.runs.results import RESULTS
     from tianti.runs.runner import REPORT
 
+    if not (run / RESULTS).is_file():
+        raise UserError(
+            tr("this is not a run: it has no {file}", file=RESULTS),
+            where=run,
+            remedy=tr("Give the folder of a run, such as runs/NAME"),
+        )
     results = read_json(run / RESULTS)
     write_report(run / REPORT, run, results)
     print_json({"report": str(run / REPORT)}) if as_json else print(run / REPORT)

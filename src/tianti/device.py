@@ -36,6 +36,22 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
+def memory_bytes(device: torch.device) -> int:
+    """Gives the memory of a device in bytes, whether free or not."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error says that memory ran out; PyTorch has no one type for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 def why_not_compiled(device: torch.device) -> str | None:
     """Gives why steps cannot be compiled here, or None when they can; compiles a trifle to know."""
     if device.type == "cpu" and not any(

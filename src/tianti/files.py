@@ -177,6 +177,8 @@ def write_tensors(
     try:
         with os_errors_named(path):
             save_file(tensors, path, metadata)
+            # safetensors makes files that their owner alone may read.
+            os.chmod(path, 0o666 & ~_umask())
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         raise from_os_error(OSError(int(number[1]) if number else 0, str(error)), path) from error

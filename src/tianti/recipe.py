@@ -26,7 +26,7 @@ from tianti.train.config import TrainConfig
 class Recipe(BaseModel):
     """A model's life from text to samples; what is not said is derived."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     name: str = Field(min_length=1, description="Names the run: its folder is runs/NAME.")
     seed: int = Field(0, ge=0, description="Everything that is drawn is drawn from it.")
@@ -54,7 +54,9 @@ class Recipe(BaseModel):
             or value.startswith(".")
             or value != value.strip()
         ):
-            raise ValueError('a name becomes a folder: no / \\ : * ? " < > | and no leading dot')
+            raise ValueError(
+                tr('a name becomes a folder: no / \\ : * ? " < > | and no leading dot')
+            )
         return value
 
     @classmethod
@@ -103,7 +105,8 @@ class Recipe(BaseModel):
             recipe = cls.model_validate(values)
         except ValidationError as error:
             lines = _lines_of(node)
-            found = [_mistake(problem, lines) for problem in error.errors()]
+            set_here = {item.partition("=")[0] for item in overrides}
+            found = [_mistake(problem, lines, set_here) for problem in error.errors()]
             mistakes += sorted(found, key=lambda mistake: mistake.line or 0)
             raise RecipeError(origin, mistakes) from error
         if mistakes:
@@ -221,28 +224,104 @@ def _lines_of(node: yaml.Node | None, prefix: tuple[str | int, ...] = ()) -> dic
     return lines
 
 
-def _mistake(problem: Any, lines: dict[tuple, int]) -> Mistake:
-    """Gives one pydantic error in our words: what is wrong, what is allowed, what was meant."""
+# What other tools call a setting of ours.
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "batch_size": "batch_tokens",
+    "n_layer": "depth",
+    "num_layers": "depth",
+    "num_hidden_layers": "depth",
+    "layers": "depth",
+    "hidden_size": "width",
+    "n_embd": "width",
+    "d_model": "width",
+    "n_head": "num_heads",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "mlp_width",
+    "block_size": "context",
+    "max_seq_len": "context",
+    "seq_len": "context",
+    "params": "size",
+    "parameters": "size",
+    "max_steps": "budget",
+    "epochs": "budget",
+    "num_epochs": "budget",
+    "steps": "budget",
+    "vocabulary": "vocab_size",
+    "data": "corpus",
+    "dataset": "corpus",
+    "text_field": "text",
+    "text_column": "text",
+    "max_new_tokens": "max_tokens",
+}
+_WHOLE_NUMBER, _NUMBER, _TEXT = "a whole number is wanted", "a number is wanted", "text is wanted"
+# pydantic's kinds of error, in our words.
+_CONSTRAINTS = {
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "int_type": _WHOLE_NUMBER,
+    "int_parsing": _WHOLE_NUMBER,
+    "int_from_float": _WHOLE_NUMBER,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": _NUMBER,
+    "bool_type": "true or false is wanted",
+    "bool_parsing": "true or false is wanted",
+    "string_type": _TEXT,
+    "string_too_short": _TEXT,
+    "model_type": "a mapping of keys is wanted",
+    "model_attributes_type": "a mapping of keys is wanted",
+    "list_type": "a list is wanted",
+    "too_short": "at least {min_length} is needed",
+    "literal_error": "allowed: {expected}",
+}
+
+
+def _mistake(problem: Any, lines: dict[tuple, int], overrides: set[str]) -> Mistake:
+    """Gives one pydantic error in our words: what is wrong, what is allowed, what was meant.
+
+    Args:
+        problem: from pydantic.
+        lines: the line of every path of the file.
+        overrides: paths set on the command line; they stand in no line.
+    """
     location = tuple(problem["loc"])
     path = ".".join(str(part) for part in location)
-    line = next(
-        (lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None
-    )
+    line = None
+    if not any(path == item or path.startswith(item + ".") for item in overrides):
+        line = next(
+            (lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines),
+            None,
+        )
     kind = problem["type"]
     if kind == "extra_forbidden":
         allowed = _fields_at(location[:-1])
-        guess = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = tr("did you mean {name!r}?", name=guess[0]) if guess else ""
-        text = tr("unknown key; allowed here: {names}", names=", ".join(allowed))
-        return Mistake(path, f"{text}. {hint}" if hint else text, line)
+        name, names = str(location[-1]), ", ".join(allowed)
+        guess = difflib.get_close_matches(_OTHER_NAMES.get(name, name), allowed, n=1)
+        if guess:
+            text = tr(
+                "unknown key, did you mean {name!r}? Allowed here: {names}",
+                name=guess[0],
+                names=names,
+            )
+        else:
+            text = tr("unknown key; allowed here: {names}", names=names)
+        return Mistake(path, text, line)
     if kind == "missing":
         meaning = _description_at(location)
         return Mistake(path, tr("this key is missing: {meaning}", meaning=meaning), line)
+    value, context = problem["input"], problem.get("ctx", {})
     message = problem["msg"].removeprefix("Value error, ")
-    value = problem["input"]
+    if kind in _CONSTRAINTS:
+        message = tr(_CONSTRAINTS[kind], **context)
+    if kind == "string_pattern_mismatch":
+        message = tr("allowed: {expected}", expected=_description_at(location).rstrip("."))
     if kind == "literal_error" and isinstance(value, str):
         guess = difflib.get_close_matches(value, re.findall(r"'([^']*)'", message), n=1)
-        message += ". " + tr("did you mean {name!r}?", name=guess[0]) if guess else ""
+        if guess:
+            message = tr("{message}; did you mean {name!r}?", message=message, name=guess[0])
     if kind == "value_error" and repr(value) in message:
         return Mistake(path, message, line)
     shown = repr(value) if not isinstance(value, dict | list) else type(value).__name__

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from tianti.messages import tr
+
 _COUNT = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([kKMGBT]?)\s*$")
 _COUNT_FACTOR = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|sec|min|m|h|d)")
@@ -21,13 +23,17 @@ def parse_count(value: Any) -> int:
         ValueError: the text is no count, or the number is not whole.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("expected a count such as 2000, 10k, 3M or 1.5B")
+        raise ValueError(
+            tr("{value!r} is not a count; write it as 2000, 10k, 3M or 1.5B", value=value)
+        )
     match = _COUNT.match(str(value))
     if not match:
-        raise ValueError(f"{value!r} is not a count; write it as 2000, 10k, 3M or 1.5B")
+        raise ValueError(
+            tr("{value!r} is not a count; write it as 2000, 10k, 3M or 1.5B", value=value)
+        )
     number = float(match[1]) * _COUNT_FACTOR[match[2]]
     if number != int(number):
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(tr("{value!r} is not a whole number", value=value))
     return int(number)
 
 
@@ -42,7 +48,9 @@ def parse_duration(value: Any) -> float:
     text = str(value).strip()
     parts = _DURATION.findall(text)
     if not parts or _DURATION.sub("", text).strip():
-        raise ValueError(f"{value!r} is not a duration; write it as 90s, 3m or 1h30m")
+        raise ValueError(
+            tr("{value!r} is not a duration; write it as 90s, 3m or 1h30m", value=value)
+        )
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
@@ -59,6 +67,13 @@ class Budget:
         return f"{self.amount:.15g} {self.kind}"
 
 
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(tr("{value!r} is not a number", value=text)) from None
+
+
 def parse_budget(value: Any) -> Budget:
     """Gives a `Budget` from `500M tokens`, `2000 steps`, `3 epochs` or a duration such as `10m`.
 
@@ -71,10 +86,13 @@ def parse_budget(value: Any) -> Budget:
     match = re.match(r"^(.*?)\s*(tokens?|steps?|epochs?)$", text)
     if match:
         kind = match[2].rstrip("s") + "s"
-        amount = float(match[1]) if kind == "epochs" else float(parse_count(match[1]))
+        amount = _parse_number(match[1]) if kind == "epochs" else float(parse_count(match[1]))
     elif isinstance(value, int | float) or re.fullmatch(r"[\d.]+[kKMBGT]?", text):
         raise ValueError(
-            f"{value!r} has no unit; write it as 10m (minutes), 500M tokens or 2000 steps"
+            tr(
+                "{value!r} has no unit; write it as 10m (minutes), 500M tokens or 2000 steps",
+                value=value,
+            )
         )
     else:
         kind = "seconds"
@@ -82,10 +100,14 @@ def parse_budget(value: Any) -> Budget:
             amount = parse_duration(value)
         except ValueError:
             raise ValueError(
-                f"{value!r} is not a budget; write it as 10m (minutes), 500M tokens or 2000 steps"
+                tr(
+                    "{value!r} is not a budget;"
+                    " write it as 10m (minutes), 500M tokens or 2000 steps",
+                    value=value,
+                )
             ) from None
     if amount <= 0:
-        raise ValueError("a budget must be more than nothing")
+        raise ValueError(tr("a budget must be more than nothing"))
     return Budget(kind, amount)  # type: ignore[arg-type]
 
 

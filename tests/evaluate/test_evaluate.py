@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import random_model
+from tianti.errors import UserError
 from tianti.evaluate.baselines import ByteTrigrams, xz_bits_per_byte
 from tianti.evaluate.bits_per_byte import (
     bits_per_byte,
@@ -69,6 +70,8 @@ def test_more_context_is_used_where_there_is_more(rng):
     assert min(seen[:-1]) == 64
     assert len(seen) == 1 + math.ceil((300 - 64) / 8)
     assert len(score_documents(model, [(tokens, 1)], begin=96, stride=8)) == 1
+    with pytest.raises(UserError, match="a stride of 65 does not fit the context of 64"):
+        score_documents(model, [(tokens, 1)], begin=96, stride=65)
 
 
 def test_figures_over_documents_are_ratios_of_sums():

@@ -167,6 +167,67 @@ def test_one_writer_and_a_killed_one_leaves_no_lock(tmp_path):
         pass
 
 
+def test_a_training_killed_while_it_is_published_is_not_done_again(run, recipe, monkeypatch):
+    from tianti.runs import runner
+
+    weights = (run / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "train")
+
+    def killed(partial, final):
+        if final.name == "train":
+            raise KeyboardInterrupt
+        publish(partial, final)
+
+    publish = runner.publish_folder
+    monkeypatch.setattr(runner, "publish_folder", killed)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(recipe(), run)
+    monkeypatch.setattr(runner, "publish_folder", publish)
+    from tianti.train.trainer import Trainer
+
+    steps = []
+    monkeypatch.setattr(Trainer, "_one_step", lambda *_: steps.append(1))
+    again = carry_out(recipe(), run, until="model")
+    assert "train" in again.done
+    assert steps == []
+    assert (run / "model" / "model.safetensors").read_bytes() == weights
+    assert not (run / "train" / "fingerprint.json").exists()
+
+
+@pytest.mark.parametrize("override", ["model.depth=100000", "model.context=1G"])
+def test_what_cannot_fit_is_refused_before_training(run, recipe, override):
+    with pytest.raises(UserError, match=r"training needs about .* of memory"):
+        carry_out(recipe(override), run)
+
+
+def test_memory_that_runs_out_is_one_line(run, recipe, monkeypatch):
+    def hungry(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 1 TB")
+
+    monkeypatch.setattr("tianti.evaluate.stage.evaluate_model", hungry)
+    with pytest.raises(UserError, match="evaluate: there is not enough memory"):
+        carry_out(recipe("evaluate.stride=8"), run)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluate.stride=100000", "evaluate.stride: a stride of 100000 does not fit"),
+        ("model.num_kv_heads=7", "must be a multiple of num_kv_heads"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_told_before_training(
+    recipe, tmp_path, override, message
+):
+    with pytest.raises(UserError, match=message):
+        plan(recipe(override), tmp_path)
+
+
+def test_others_may_read_the_weights_as_the_umask_says(finished_run):
+    modes = {path.name: path.stat().st_mode for path in (finished_run / "model").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
 def test_a_stage_that_fails_leaves_nothing_that_counts(run, recipe, monkeypatch):
     def broken(*_):
         raise UserError("no")

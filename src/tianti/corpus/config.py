@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from tianti.messages import tr
 from tianti.units import Count
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
@@ -25,7 +26,7 @@ def expand_variables(text: str) -> str:
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1], match[2])
         if found is None:
-            raise ValueError(f"the environment variable {match[1]} is not set")
+            raise ValueError(tr("the environment variable {name} is not set", name=match[1]))
         return found
 
     return _VARIABLE.sub(value, text)
@@ -35,14 +36,14 @@ def _is_pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
+        raise ValueError(tr("not a regular expression: {error}", error=error)) from None
     return text
 
 
 class Source(BaseModel):
     """Where text comes from: a path or something built in."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     path: str | None = Field(
         None, description="A file, a folder or a glob; `${VAR:-default}` is filled in."
@@ -64,7 +65,7 @@ class Source(BaseModel):
     @model_validator(mode="after")
     def _one_of_path_and_builtin(self) -> Source:
         if (self.path is None) == (self.builtin is None):
-            raise ValueError("give either path or builtin")
+            raise ValueError(tr("give either path or builtin"))
         return self
 
     def label(self) -> str:
@@ -79,7 +80,7 @@ class Source(BaseModel):
 class CorpusConfig(BaseModel):
     """What the documents are and how they are prepared."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     sources: list[Source] = Field(min_length=1, description="Where the text comes from.")
     min_chars: Count = Field(20, description="Shorter documents are dropped.")

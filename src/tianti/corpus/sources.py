@@ -56,7 +56,7 @@ def list_files(source: Source) -> list[Path]:
             raise UserError(
                 tr("no such file or folder"),
                 where=path,
-                remedy=tr("Check the path in corpus.sources; it is read from where you stand"),
+                remedy=tr("Check the path; it is read from where you stand"),
             )
     if not found:
         raise UserError(
@@ -246,7 +246,10 @@ def _document_of_record(record: Any, origin: str, source: Source) -> Document | 
             field=source.text,
             names=names,
         ),
-        tr("Name the field that holds the text: corpus.sources.N.text"),
+        tr(
+            "Name the field that holds the text: corpus.sources.N.text in a recipe,"
+            " --field in tianti eval"
+        ),
     )
 
 

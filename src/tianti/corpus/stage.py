@@ -55,7 +55,8 @@ def build_corpus(
             where="corpus.sources",
             remedy=tr(
                 "Dropped: {reasons}. Check the sources and corpus.min_chars",
-                reasons=dict(funnel.dropped) or 0,
+                reasons=", ".join(f"{name} {count:,}" for name, count in funnel.dropped.items())
+                or 0,
             ),
         )
     limit = section_chars(writer.rows, funnel.chars)

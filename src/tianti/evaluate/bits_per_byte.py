@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tianti.errors import UserError
 from tianti.evaluate.statistics import Metric, bootstrap_ratio
+from tianti.messages import tr
 from tianti.model.transformer import Transformer
 
 # A CPU is fastest where the activations stay in its cache (half as fast again as with 8,192).
@@ -59,8 +61,8 @@ def windows(
         tokens: its tokens, without end-of-text.
         begin: the id that stands before the first token (end-of-text).
         context: longest window.
-        stride: tokens by which a window moves on; from the second window on at least
-            `context - stride` tokens of context lie before every scored token.
+        stride: tokens by which a window moves on, at most `context`; from the second window on
+            at least `context - stride` tokens of context lie before every scored token.
     """
     inputs = np.concatenate([[begin], tokens[:-1]]).astype(np.int64)
     labels = tokens.astype(np.int64)
@@ -90,8 +92,20 @@ def score_documents(
         stride: see `windows`; half of the context when not given.
         batch_tokens: tokens computed at once, padding included; by device when not given.
         on_progress: told how many tokens have been scored.
+
+    Raises:
+        UserError: the stride is longer than the context, so tokens would be passed over.
     """
     context = model.config.context
+    if stride is not None and not 1 <= stride <= context:
+        raise UserError(
+            tr(
+                "a stride of {stride} does not fit the context of {context}",
+                stride=stride,
+                context=context,
+            ),
+            remedy=tr("Choose a stride between 1 and the context"),
+        )
     batch_tokens = batch_tokens or BATCH_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
     sizes: list[tuple[int, int]] = []
     pieces: list[Window] = []

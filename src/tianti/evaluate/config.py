@@ -12,7 +12,7 @@ from tianti.units import Count
 class EvaluateConfig(BaseModel):
     """What is measured at the end of a run."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     stride: Count | None = Field(
         None, gt=0, description="Tokens a window moves on; half of the context when not given."

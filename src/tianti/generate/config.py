@@ -12,7 +12,7 @@ from tianti.units import Count
 class SamplingConfig(BaseModel):
     """How the next token is drawn; filters apply in the order they are listed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     repetition_penalty: float = Field(
         1.0, gt=0, description="Divides the scores of tokens already there (1 = off)."
@@ -33,7 +33,7 @@ class SamplingConfig(BaseModel):
 class GenerateConfig(BaseModel):
     """The samples a run ends with."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     prompts: list[str] | None = Field(
         None,

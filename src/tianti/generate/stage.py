@@ -34,11 +34,17 @@ def generate_samples(
         `samples`: how many.
     """
     settings = config.settings
-    prompts = settings.prompts
-    if prompts is None:
-        prompts = default_prompts(inputs["corpus"] / "validation.parquet", settings.samples)
     model = load_transformer(inputs["model"], choose_device(config.device))
     tokenizer = Tokenizer.load(inputs["model"])
+    prompts = settings.prompts
+    if prompts is None:
+        heads = default_prompts(inputs["corpus"] / "validation.parquet", settings.samples)
+        most = model.config.context // 2
+        # A character that the cut goes through is left out.
+        prompts = [
+            tokenizer.decode_bytes(tokenizer.encode(head)[:most]).decode("utf-8", "ignore")
+            for head in heads
+        ]
     with (
         display.task("generate", len(prompts), "samples") as task,
         atomic_open(out / "samples.jsonl", "w") as file,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tianti.messages import tr
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -43,11 +45,14 @@ class TransformerConfig:
                 raise ValueError(f"{name} must be positive, it is {value}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"num_heads ({self.num_heads}) must be a multiple of"
-                f" num_kv_heads ({self.num_kv_heads})"
+                tr(
+                    "num_heads ({heads}) must be a multiple of num_kv_heads ({kv_heads})",
+                    heads=self.num_heads,
+                    kv_heads=self.num_kv_heads,
+                )
             )
         if self.head_dim % 2:
-            raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+            raise ValueError(tr("head_dim ({head_dim}) must be even", head_dim=self.head_dim))
 
     @property
     def attention_width(self) -> int:

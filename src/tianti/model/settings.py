@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.model.size import shape_for_depth, shape_for_size
 from tianti.units import Count
@@ -24,7 +25,7 @@ SHAPE_FIELDS = (
 class ModelConfig(BaseModel):
     """The network; with nothing set, its size follows from the training budget."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     size: Count | None = Field(None, gt=0, description="Weights wanted, such as 3M.")
     depth: int | None = Field(None, ge=1, description="Layers; with size, overrides its choice.")
@@ -41,11 +42,14 @@ class ModelConfig(BaseModel):
     def _heads_fit(self) -> ModelConfig:
         if self.num_heads and self.num_kv_heads and self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"num_heads ({self.num_heads}) must be a multiple of"
-                f" num_kv_heads ({self.num_kv_heads})"
+                tr(
+                    "num_heads ({heads}) must be a multiple of num_kv_heads ({kv_heads})",
+                    heads=self.num_heads,
+                    kv_heads=self.num_kv_heads,
+                )
             )
         if self.head_dim and self.head_dim % 2:
-            raise ValueError(f"head_dim ({self.head_dim}) must be even")
+            raise ValueError(tr("head_dim ({head_dim}) must be even", head_dim=self.head_dim))
         return self
 
     def build(self, *, size: int, vocab_size: int, context: int) -> TransformerConfig:

@@ -15,6 +15,8 @@ from tianti.files import check_files, describe_files, read_json, write_json
 from tianti.messages import tr
 
 MANIFEST = "manifest.json"
+# Stands in an unfinished folder and says what it is going to be.
+MARK = "fingerprint.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes the manifest into a folder, with sizes and checksums of all files there."""
-        files = describe_files(folder, skip=(MANIFEST,))
+        files = describe_files(folder, skip=(MANIFEST, MARK))
         write_json(folder / MANIFEST, asdict(self) | {"files": files})
 
     @classmethod

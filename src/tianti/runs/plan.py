@@ -15,15 +15,12 @@ from tianti.runs.fingerprint import fingerprint, plain
 from tianti.runs.manifest import Manifest
 from tianti.runs.runner import default_folder
 from tianti.runs.stages import STAGES, derive_from_metrics, stage_config
-from tianti.scale.cost import Cost, training_cost
+from tianti.scale.cost import BASE_MEMORY, Cost, training_cost
 from tianti.scale.derive import BYTES_PER_TOKEN, Derivation, Facts, derive
 from tianti.units import format_bytes
 
 COMPRESSED_FACTOR = 3.4
 PYTHON_DOCS_BYTES = 2_500_000
-# What the process holds when training begins: libraries and what corpus and tokenizer needed;
-# 464 MiB measured in the quickstart on Linux, torch 2.13. Larger corpora need more.
-BASE_MEMORY = 464 * 2**20
 
 
 @dataclass(frozen=True)

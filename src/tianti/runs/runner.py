@@ -17,7 +17,7 @@ from tianti.progress import SILENT, Display
 from tianti.recipe import Recipe
 from tianti.runs.fingerprint import changes, fingerprint, plain
 from tianti.runs.lock import one_writer
-from tianti.runs.manifest import Manifest, library_versions, peak_memory_bytes
+from tianti.runs.manifest import MARK, Manifest, library_versions, peak_memory_bytes
 from tianti.runs.results import RESULTS, collect_results, without_nan, write_results
 from tianti.runs.stages import (
     STAGE_NAMES,
@@ -162,14 +162,22 @@ class _Runner:
         wanted: str,
         redo: bool,
     ) -> Manifest:
+        if stage.name == "train":
+            from tianti.scale.cost import refuse_what_cannot_fit
+
+            refuse_what_cannot_fit(config.call)
         partial = self._partial_folder(stage, wanted, redo)
         folders = {name: self.folder / name for name in stage.inputs}
         for name, path in folders.items():
             self.manifests[name].check(path, hashes=True)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         wall, cpu = time.perf_counter(), time.process_time()
-        metrics = stage.load()(config.call, folders, partial, self.display)
-        (partial / "fingerprint.json").unlink()
+        try:
+            metrics = stage.load()(config.call, folders, partial, self.display)
+        except (MemoryError, RuntimeError) as error:
+            if (known := _out_of_memory(error, stage)) is not None:
+                raise known from error
+            raise
         manifest = Manifest(
             stage=stage.name,
             fingerprint=wanted,
@@ -186,6 +194,8 @@ class _Runner:
         )
         manifest.write(partial)
         publish_folder(partial, self.folder / stage.name)
+        # Only now: a process killed while it published goes on from what lies here.
+        (self.folder / stage.name / MARK).unlink()
         self.display.say(
             f"  {summary(stage.name, manifest.metrics)}"
             f"  [{format_duration(manifest.wall_seconds)}]",
@@ -198,7 +208,7 @@ class _Runner:
     def _partial_folder(self, stage: Stage, wanted: str, redo: bool) -> Path:
         """Gives the folder an unfinished stage works in, emptied unless it can go on there."""
         partial = self.folder / PARTIAL / stage.name
-        mark = partial / "fingerprint.json"
+        mark = partial / MARK
         keep = False
         if stage.resumable and mark.is_file() and not redo:
             try:
@@ -226,3 +236,16 @@ class _Runner:
         elif not (self.folder / RESULTS).is_file():
             write_results(self.folder, results)
         return Run(self.folder, results, tuple(self.done), tuple(self.kept))
+
+
+def _out_of_memory(error: Exception, stage: Stage) -> UserError | None:
+    """Gives the `UserError` for an error that says memory ran out, None for any other."""
+    from tianti.device import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    return UserError(
+        tr("there is not enough memory"),
+        where=stage.name,
+        remedy=tr("Lower train.micro_batch_rows or model.size"),
+    )

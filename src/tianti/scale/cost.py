@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tianti.device import choose_device, memory_bytes
+from tianti.errors import UserError
+from tianti.messages import tr
 from tianti.model.config import TransformerConfig
-from tianti.train.config import TrainSettings
+from tianti.train.config import TrainSettings, TrainStageConfig
+from tianti.units import format_bytes
 
 FLOAT_BYTES = 4
+# What the process holds when training begins: libraries and what corpus and tokenizer needed;
+# 464 MiB measured in the quickstart on Linux, torch 2.13. Larger corpora need more.
+BASE_MEMORY = 464 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,32 @@ class Cost:
     def memory(self) -> int:
         """Gives the memory of all of these together."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def refuse_what_cannot_fit(config: TrainStageConfig) -> None:
+    """Says before training begins that the device is too small for it, rather than being killed.
+
+    Args:
+        config: shape, settings and device.
+
+    Raises:
+        UserError: even an empty device would not hold what training needs.
+    """
+    device = choose_device(config.device)
+    needed = training_cost(config.model, config.settings, 0, 0).memory
+    needed += BASE_MEMORY if device.type == "cpu" else 0
+    there = memory_bytes(device)
+    if needed > there:
+        raise UserError(
+            tr(
+                "training needs about {needed} of memory, {device} has {there}",
+                needed=format_bytes(needed),
+                device=device,
+                there=format_bytes(there),
+            ),
+            where="train",
+            remedy=tr("Lower train.micro_batch_rows or model.size"),
+        )
 
 
 def training_cost(

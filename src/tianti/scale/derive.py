@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.model.size import ASPECT, derived_context, derived_vocabulary
@@ -88,6 +89,9 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
         recipe: what was said.
         facts: what is known.
         vocab_size: entries of the finished tokenizer, once there is one.
+
+    Raises:
+        UserError: settings that do not fit each other.
     """
     reasons = _Reasons()
     size = _size(recipe, facts, reasons)
@@ -109,7 +113,26 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
         derived_context(size),
         tr("grows with the model"),
     )
-    shape = recipe.model.build(size=size, vocab_size=vocab_size or wanted_vocab, context=context)
+    if recipe.evaluate.stride and recipe.evaluate.stride > context:
+        raise UserError(
+            tr(
+                "a stride of {stride} does not fit the context of {context}",
+                stride=recipe.evaluate.stride,
+                context=context,
+            ),
+            where="evaluate.stride",
+            remedy=tr("Choose a stride between 1 and the context"),
+        )
+    try:
+        shape = recipe.model.build(
+            size=size, vocab_size=vocab_size or wanted_vocab, context=context
+        )
+    except ValueError as error:
+        raise UserError(
+            str(error),
+            where="model",
+            remedy=tr("Change these settings or leave them to be derived"),
+        ) from error
     reasons.rows.append(
         (
             "model",

@@ -13,7 +13,7 @@ from tianti.units import Count, parse_count
 class TokenizerConfig(BaseModel):
     """A byte-level BPE trained on the corpus."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     vocab_size: Annotated[int, BeforeValidator(parse_count), Field(ge=260, le=2_000_000)] | None = (
         Field(None, description="Entries of the vocabulary; derived from the model's size.")

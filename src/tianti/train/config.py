@@ -21,7 +21,7 @@ BudgetField = Annotated[
 class TrainConfig(BaseModel):
     """How the network is trained; what is not set is derived from its size and the budget."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     budget: BudgetField = Field(
         default_factory=lambda: Budget("seconds", 600.0),
@@ -61,7 +61,7 @@ class TrainConfig(BaseModel):
 class TrainSettings(BaseModel):
     """Training with nothing left open: what the stage gets and its fingerprint covers."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     budget: BudgetField
     optimizer: Literal["muon", "adamw"]
