@@ -19,6 +19,7 @@ COMPOSED = [
     *(f"model, {split}" for split in ("train", "validation", "test")),
     *(f"after: {reason}" for reason in ("too_short", "exact_duplicate")),
     *(["train", "validation", "test"]),
+    *(["too_short", "exact_duplicate", "unreadable"]),
 ]
 
 

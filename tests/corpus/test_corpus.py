@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -106,9 +108,37 @@ def test_one_long_file_is_cut_so_that_it_can_be_split(tmp_path, english_texts):
     assert all(metrics["splits"][split]["documents"] > 0 for split in metrics["splits"])
 
 
+@pytest.mark.parametrize("own", [("train",), ("train", "test"), ("train", "validation", "test")])
+def test_held_out_splits_that_no_source_is_come_out_of_train(tmp_path, own, english_texts):
+    sources = []
+    for number, split in enumerate(own):
+        path = tmp_path / f"{split}.jsonl"
+        texts = [text for n, text in enumerate(english_texts) if n % len(own) == number]
+        path.write_text("".join(json.dumps({"text": text * 3}) + "\n" for text in texts))
+        sources.append({"path": str(path), "split": split})
+    out = tmp_path / "out"
+    out.mkdir()
+    build_corpus(CorpusConfig(sources=sources, validation=0.2, test=0.2), {}, out)
+    for split in ("train", "validation", "test"):
+        rows = list(read_documents(out / f"{split}.parquet"))
+        assert rows
+        expected = split if split in own else "train"
+        assert {Path(row["origin"].rpartition(":")[0]).stem for row in rows} == {expected}
+        assert {row["split"] for row in rows} == {split}
+
+
+def test_short_documents_are_kept(tmp_path):
+    (tmp_path / "in.jsonl").write_text(
+        "".join(json.dumps({"text": f"好吃{n}"}) + "\n" for n in range(200))
+    )
+    (tmp_path / "out").mkdir()
+    config = CorpusConfig(sources=[{"path": str(tmp_path / "in.jsonl")}])
+    assert build_corpus(config, {}, tmp_path / "out")["funnel"]["kept"]["documents"] == 200
+
+
 def test_an_empty_corpus_is_told(tmp_path):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("short")
+    (tmp_path / "in" / "a.txt").write_text(" \n\t\n ")
     with pytest.raises(UserError, match=r"the corpus is empty.*min_chars"):
         build(tmp_path / "in", tmp_path / "out")
 

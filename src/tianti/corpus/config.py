@@ -56,7 +56,9 @@ class Source(BaseModel):
     )
     text: str = Field("text", description="The JSONL field or Parquet column that holds the text.")
     split: SplitName | None = Field(
-        None, description="Puts all of this source in one split, where the data has its own."
+        None,
+        description="The split this source is, where the data has its own; a held-out split that"
+        " no source is comes out of train.",
     )
     separator: Annotated[str, AfterValidator(_is_pattern)] | None = Field(
         None, description="A regular expression: a text file is several documents cut before it."
@@ -83,7 +85,7 @@ class CorpusConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     sources: list[Source] = Field(min_length=1, description="Where the text comes from.")
-    min_chars: Count = Field(20, description="Shorter documents are dropped.")
+    min_chars: Count = Field(1, description="Shorter documents are dropped.")
     normalize: Literal["NFC", "NFKC", "none"] = Field("NFC", description="Unicode normalisation.")
     deduplicate: bool = Field(True, description="Drop documents whose text was seen before.")
     validation: float | None = Field(

@@ -64,7 +64,8 @@ def build_corpus(
         validation=config.validation or derived_share(funnel.chars),
         test=config.test or derived_share(funnel.chars),
     )
-    splits = _write_splits(collected, out, limit, shares)
+    dealing = _Dealing(config, shares)
+    splits = _write_splits(collected, out, limit, dealing)
     collected.unlink()
     funnel.write_lists(out)
     return {
@@ -135,7 +136,7 @@ def _clean_unique(config: CorpusConfig, funnel: _Funnel) -> Iterator[dict[str, A
         funnel.read += 1
         funnel.read_bytes += num_bytes
         text = clean_text(document.text, config.normalize)
-        if len(text) < config.min_chars:
+        if len(text.strip()) < config.min_chars:
             funnel.drop(document, "too_short", num_bytes)
             continue
         identity = content_id(text)
@@ -174,20 +175,43 @@ def _documents(config: CorpusConfig, funnel: _Funnel) -> Iterator[Document]:
                 funnel.bad.append(item)
 
 
+class _Dealing:
+    """Which split a document goes to: its source's own, else one that its content decides."""
+
+    def __init__(self, config: CorpusConfig, shares: Shares):
+        given = {source.split for source in config.sources}
+        self._shares: dict[str | None, Shares] = {
+            None: shares,
+            # Data that comes as train and test alone still needs a validation split.
+            "train": Shares(
+                validation=0.0 if "validation" in given else shares.validation,
+                test=0.0 if "test" in given else shares.test,
+            ),
+        }
+
+    def is_dealt(self, asked: str | None) -> bool:
+        """Tells whether content has a say for documents whose source asks for this split."""
+        shares = self._shares.get(asked)
+        return shares is not None and shares.validation + shares.test > 0
+
+    def split_of(self, asked: str | None, identity: str) -> str:
+        """Gives the split of a document."""
+        shares = self._shares.get(asked)
+        return shares.split_of(identity) if shares is not None else asked or "train"
+
+
 def _write_splits(
-    collected: Path, out: Path, limit: int | None, shares: Shares
+    collected: Path, out: Path, limit: int | None, dealing: _Dealing
 ) -> dict[str, dict[str, int]]:
     """Deals the collected documents out to the three tables."""
     totals = {name: {"documents": 0, "bytes": 0, "chars": 0} for name in SPLITS}
-    asked: set[str] = set()
     with os_errors_named(out):
         writers = {name: DocumentWriter(out / f"{name}.parquet") for name in SPLITS}
     for row in read_documents(collected):
-        asked.add(row["split"] or "")
-        whole = row["split"] or limit is None
+        whole = limit is None or not dealing.is_dealt(row["split"])
         for text in [row["text"]] if whole else cut_sections(row["text"], limit or 0):
             identity = row["id"] if whole else content_id(text)
-            name = row["split"] or shares.split_of(identity)
+            name = dealing.split_of(row["split"], identity)
             writers[name].write({**row, "id": identity, "text": text, "split": name})
             totals[name]["documents"] += 1
             totals[name]["bytes"] += len(text.encode("utf-8"))

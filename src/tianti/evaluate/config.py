@@ -20,9 +20,10 @@ class EvaluateConfig(BaseModel):
     train_bytes: Count = Field(
         300_000, gt=0, description="Bytes of training text measured, to show overfitting."
     )
-    max_bytes: Count = Field(
-        2_000_000, gt=0, description="Most bytes measured of validation and of test."
+    validation_bytes: Count = Field(
+        500_000, gt=0, description="Most bytes of validation text measured."
     )
+    test_bytes: Count = Field(2_000_000, gt=0, description="Most bytes of test text measured.")
     baselines: bool = Field(True, description="Measure xz -9e and a byte 3-gram model beside.")
 
 

@@ -47,8 +47,8 @@ def evaluate_model(
     results: dict[str, Any] = {}
     for name, limit in (
         ("train", settings.train_bytes),
-        ("validation", settings.max_bytes),
-        ("test", settings.max_bytes),
+        ("validation", settings.validation_bytes),
+        ("test", settings.test_bytes),
     ):
         split = TokenSplit.open(inputs["tokens"] / name, verify=True)
         numbers = _within(split.document_bytes, limit)

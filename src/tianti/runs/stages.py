@@ -11,6 +11,7 @@ from typing import Any
 from tianti.evaluate.config import EvaluateStageConfig
 from tianti.files import read_json, write_json
 from tianti.generate.config import GenerateStageConfig
+from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.scale.derive import Derivation, Facts, derive
 from tianti.tokens.config import TokenizerStageConfig
@@ -45,14 +46,14 @@ class Stage:
 
 
 STAGES = (
-    Stage("corpus", "tianti.corpus.stage:build_corpus"),
+    Stage("corpus", "tianti.corpus.stage:build_corpus", version=2),
     Stage("machine", "tianti.scale.machine:measure_machine"),
     Stage("tokenizer", "tianti.tokens.stage:train_tokenizer", ("corpus",)),
     Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer")),
     Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), resumable=True),
     Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
     Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model")),
-    Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model")),
+    Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model"), version=2),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
@@ -131,27 +132,53 @@ def _content(recipe: Recipe, run: Path) -> list[list[str]]:
 def summary(stage: str, metrics: dict[str, Any]) -> str:
     """Gives what a finished stage has to say in one line."""
     if stage == "corpus":
-        splits = metrics["splits"]
-        return "  ".join(
-            f"{name} {splits[name]['documents']:,} docs / {format_bytes(splits[name]['bytes'])}"
-            for name in splits
-        )
+        return _corpus_summary(metrics)
     if stage == "machine":
         return f"{metrics['device']}  {metrics['matmul_flops'] / 1e9:,.0f} GFLOP/s"
     if stage == "tokenizer":
-        return f"{metrics['vocab_size']:,} entries"
+        return tr("{entries} entries", entries=f"{metrics['vocab_size']:,}")
     if stage == "tokens":
         train = metrics["train"]
-        return (
-            f"{train['tokens']:,} training tokens,"
-            f" {train['bytes'] / max(train['tokens'], 1):.2f} bytes each"
+        return tr(
+            "{tokens} training tokens, {size} bytes each",
+            tokens=f"{train['tokens']:,}",
+            size=f"{train['bytes'] / max(train['tokens'], 1):.2f}",
         )
     if stage == "train":
-        return (
-            f"{metrics['steps']:,} steps, {metrics['tokens_per_second']:,.0f} tokens/s,"
-            f" validation {metrics['validation_bits_per_byte']:.3f} bits/byte"
+        return tr(
+            "{steps} steps, {speed} tokens/s, validation {bits} bits/byte",
+            steps=f"{metrics['steps']:,}",
+            speed=f"{metrics['tokens_per_second']:,.0f}",
+            bits=f"{metrics['validation_bits_per_byte']:.3f}",
         )
+    if stage == "model":
+        return tr("{weights} weights", weights=f"{metrics['parameters']:,}")
     if stage == "evaluate":
         test = metrics["test"]["bits_per_byte"]
-        return f"test {test['value']:.3f} bits/byte, {test['n']} documents"
-    return "  ".join(f"{key} {value:,}" for key, value in metrics.items())
+        return tr(
+            "test {bits} bits/byte, {documents} documents",
+            bits=f"{test['value']:.3f}",
+            documents=f"{test['n']:,}",
+        )
+    return tr("{count} samples", count=metrics["samples"])
+
+
+def _corpus_summary(metrics: dict[str, Any]) -> str:
+    """Gives the documents of each split and, where some were dropped, of how many and why."""
+    parts = [
+        tr(
+            "{split} {documents} docs / {size}",
+            split=tr(name),
+            documents=f"{split['documents']:,}",
+            size=format_bytes(split["bytes"]),
+        )
+        for name, split in metrics["splits"].items()
+    ]
+    dropped = {reason: row["documents"] for reason, row in metrics["funnel"]["dropped"].items()}
+    if metrics["bad_inputs"]:
+        dropped["unreadable"] = metrics["bad_inputs"]
+    if dropped:
+        reasons = ", ".join(f"{count:,} {tr(reason)}" for reason, count in dropped.items())
+        read = metrics["funnel"]["read"]["documents"] + metrics["bad_inputs"]
+        parts.append(tr("({count} read; dropped: {reasons})", count=f"{read:,}", reasons=reasons))
+    return "  ".join(parts)
