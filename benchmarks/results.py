@@ -28,8 +28,8 @@ the interval.
 TAIL = """
 The recipes: [quickstart](../recipes/quickstart.yaml), [wikitext2](../recipes/wikitext2.yaml),
 [books-en](../recipes/books-en.yaml), [tech-zh](../recipes/tech-zh.yaml). Where the test split is
-larger than `evaluate.test_bytes` (2 MB), whole documents spread over it are measured; xz and the
-3-grams get the same documents. The 3-grams learn from the whole training text, the model from as
+larger than `evaluate.test_bytes` (2 MB), the longest documents are measured in part; xz and the
+3-grams get the same text. The 3-grams learn from the whole training text, the model from as
 much of it as its budget lets it read.
 """
 

@@ -20,7 +20,7 @@ from tianti.evaluate.bits_per_byte import (
     score_documents,
     windows,
 )
-from tianti.evaluate.stage import _within
+from tianti.evaluate.excerpt import SHORTEST_EXCERPT, excerpt, excerpt_bytes
 from tianti.evaluate.statistics import Metric, bootstrap_ratio, jackknife_interval
 
 
@@ -157,7 +157,36 @@ def test_trigrams_are_what_counting_gives(texts):
     assert ByteTrigrams().bits_per_byte([text]).value == pytest.approx(8)
 
 
-def test_a_limit_takes_documents_evenly():
-    assert _within(np.full(10, 100), 10_000) == list(range(10))
-    assert _within(np.full(100, 100), 1000) == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
-    assert _within(np.array([500]), 10) == [0]
+def test_what_fits_is_measured_whole():
+    assert excerpt_bytes(np.full(10, 100), 1000) == dict.fromkeys(range(10), 100)
+
+
+def test_many_short_documents_are_taken_evenly():
+    chosen = excerpt_bytes(np.full(100, 100), 1000)
+    assert list(chosen) == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
+    assert set(chosen.values()) == {100}
+
+
+@given(
+    sizes=st.lists(st.integers(1, 10**6), min_size=1, max_size=60),
+    limit=st.integers(1, 10**7),
+)
+def test_excerpts_hold_the_limit_and_every_document_has_a_say_where_it_can(sizes, limit):
+    chosen = excerpt_bytes(np.array(sizes), limit)
+    assert chosen
+    assert all(0 < size <= sizes[number] for number, size in chosen.items())
+    if sum(sizes) > limit and limit >= SHORTEST_EXCERPT * len(sizes):
+        assert list(chosen) == list(range(len(sizes)))
+        assert limit - len(sizes) <= sum(chosen.values()) <= limit
+        shortened = [size for number, size in chosen.items() if size < sizes[number]]
+        assert len(set(shortened)) == 1
+        assert shortened[0] == max(chosen.values())
+
+
+def test_an_excerpt_is_whole_characters_from_the_middle():
+    text = "前" * 100 + "中" * 100 + "后" * 100
+    middle = excerpt(text, 301)
+    assert middle in text
+    assert set(middle) == {"中"} or middle.strip("前后") == "中" * 100
+    assert 298 <= len(middle.encode()) <= 301
+    assert excerpt(text, 900) == text

@@ -21,9 +21,13 @@ class EvaluateConfig(BaseModel):
         300_000, gt=0, description="Bytes of training text measured, to show overfitting."
     )
     validation_bytes: Count = Field(
-        500_000, gt=0, description="Most bytes of validation text measured."
+        300_000, gt=0, description="Most bytes of validation text measured."
     )
-    test_bytes: Count = Field(2_000_000, gt=0, description="Most bytes of test text measured.")
+    test_bytes: Count = Field(
+        2_000_000,
+        gt=0,
+        description="Most bytes of test text measured; of longer documents their middle.",
+    )
     baselines: bool = Field(True, description="Measure xz -9e and a byte 3-gram model beside.")
 
 

@@ -19,10 +19,12 @@ from tianti.evaluate.bits_per_byte import (
     score_documents,
 )
 from tianti.evaluate.config import EvaluateStageConfig
+from tianti.evaluate.excerpt import excerpt, excerpt_bytes
 from tianti.exchange.huggingface import load_transformer
 from tianti.files import atomic_open
 from tianti.progress import SILENT, Display
 from tianti.tokens.shards import TokenSplit
+from tianti.tokens.tokenizer import Tokenizer
 
 
 def evaluate_model(
@@ -39,11 +41,12 @@ def evaluate_model(
         display: shows progress.
 
     Returns:
-        For each split `bits_per_byte` and `perplexity`; for the test also `xz` and
-        `byte_trigrams`; each `{"value", "low", "high", "n"}`.
+        For each split `bits_per_byte` and `perplexity`; for the test also `xz_bits_per_byte` and
+        `byte_trigram_bits_per_byte`; each `{"value", "low", "high", "n"}`.
     """
     settings = config.settings
     model = load_transformer(inputs["model"], choose_device(config.device))
+    tokenizer = Tokenizer.load(inputs["model"])
     results: dict[str, Any] = {}
     for name, limit in (
         ("train", settings.train_bytes),
@@ -51,30 +54,41 @@ def evaluate_model(
         ("test", settings.test_bytes),
     ):
         split = TokenSplit.open(inputs["tokens"] / name, verify=True)
-        numbers = _within(split.document_bytes, limit)
-        tokens = int(sum(split.document_lengths[n] - 1 for n in numbers))
-        with display.task(f"evaluate {name}", tokens, "tokens") as task:
+        texts = _texts(inputs["corpus"] / f"{name}.parquet", split.document_bytes, limit)
+        encoded = tokenizer.encode_batch(list(texts.values()))
+        with display.task(f"evaluate {name}", sum(map(len, encoded)), "tokens") as task:
             scores = score_documents(
                 model,
-                ((split.document(n), int(split.document_bytes[n])) for n in numbers),
-                begin=split.index["end_of_text"],
+                (
+                    (np.array(ids, dtype=np.int64), len(text.encode("utf-8")))
+                    for ids, text in zip(encoded, texts.values(), strict=True)
+                ),
+                begin=tokenizer.end_of_text,
                 stride=settings.stride,
                 on_progress=task.advance,
             )
-        _write_items(out / f"{name}.jsonl", numbers, scores)
+        _write_items(out / f"{name}.jsonl", list(texts), scores)
         results[name] = {
             "bits_per_byte": bits_per_byte(scores).as_dict(),
             "perplexity": perplexity_per_token(scores).as_dict(),
         }
         if name == "test" and settings.baselines:
-            results[name] |= _baselines(inputs["corpus"], numbers, display)
+            results[name] |= _baselines(inputs["corpus"], list(texts.values()), display)
     return results
 
 
-def _baselines(corpus: Path, numbers: list[int], display: Display) -> dict[str, Any]:
-    """Gives the baselines on the same test documents, the 3-grams learnt from all training text."""
-    chosen = set(numbers)
-    texts = [t for n, t in enumerate(read_texts(corpus / "test.parquet")) if n in chosen]
+def _texts(path: Path, sizes: np.ndarray, limit: int) -> dict[int, str]:
+    """Gives what is measured of a split: text by number of document."""
+    wanted = excerpt_bytes(sizes, limit)
+    return {
+        number: excerpt(text, wanted[number])
+        for number, text in enumerate(read_texts(path))
+        if number in wanted
+    }
+
+
+def _baselines(corpus: Path, texts: list[str], display: Display) -> dict[str, Any]:
+    """Gives the baselines on the same test text, the 3-grams learnt from all training text."""
     trigrams = ByteTrigrams()
     with display.task("baselines", unit="docs") as task:
         for text in read_texts(corpus / "train.parquet"):
@@ -84,15 +98,6 @@ def _baselines(corpus: Path, numbers: list[int], display: Display) -> dict[str, 
             "xz_bits_per_byte": xz_bits_per_byte(texts).as_dict(),
             "byte_trigram_bits_per_byte": trigrams.bits_per_byte(texts).as_dict(),
         }
-
-
-def _within(sizes: np.ndarray, limit: int) -> list[int]:
-    """Gives document numbers, spread evenly over a split, of about `limit` bytes in all."""
-    total = int(sizes.sum())
-    if total <= limit:
-        return list(range(len(sizes)))
-    count = max(1, int(len(sizes) * limit / total))
-    return sorted({int(n) for n in np.linspace(0, len(sizes) - 1, count)})
 
 
 def _write_items(path: Path, numbers: list[int], scores: list[DocumentScore]) -> None:

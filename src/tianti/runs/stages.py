@@ -52,7 +52,7 @@ STAGES = (
     Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer")),
     Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), resumable=True),
     Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
-    Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model")),
+    Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model"), 2),
     Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model"), version=2),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
