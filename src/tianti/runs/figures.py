@@ -85,6 +85,7 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
             "yaxis2": {
                 "overlaying": "y",
                 "side": "right",
+                "automargin": True,
                 "title": {"text": t("bits per byte")},
                 "tickformat": ".2f",
                 "showgrid": False,
@@ -94,7 +95,7 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
                 "title": {"text": t("learning rate")},
                 "rangemode": "tozero",
             },
-            "legend": {"orientation": "h", "y": 1.12},
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02},
             "hovermode": "x unified",
         },
     }
@@ -148,7 +149,12 @@ def stage_times(stages: dict[str, Any], t: Translate) -> dict[str, Any]:
             "height": 110 + 40 * len(names),
             "xaxis": {"title": {"text": t("seconds")}},
             "yaxis": {"automargin": True},
-            "legend": {"orientation": "h", "y": 1.15, "traceorder": "reversed"},
+            "legend": {
+                "orientation": "h",
+                "yanchor": "bottom",
+                "y": 1.02,
+                "traceorder": "reversed",
+            },
         },
     }
 

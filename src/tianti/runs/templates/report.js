@@ -10,7 +10,7 @@ function draw() {
   for (const [name, figure] of Object.entries(figures[root.dataset.lang])) {
     const place = document.getElementById("figure-" + name);
     if (!place) continue;
-    const layout = { margin: { l: 60, r: 60, t: 20, b: 50 }, paper_bgcolor: "rgba(0,0,0,0)",
+    const layout = { margin: { l: 60, r: 16, t: 20, b: 50 }, paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "inherit", size: 13 },
       ...figure.layout };
     for (const key of Object.keys(layout))
