@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tianti.device import choose_device, memory_bytes
 from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
@@ -56,6 +55,9 @@ def refuse_what_cannot_fit(config: TrainStageConfig) -> None:
     Raises:
         UserError: even an empty device would not hold what training needs.
     """
+    # Here, because it imports torch, which a run with nothing to do can be spared.
+    from tianti.device import choose_device, memory_bytes
+
     device = choose_device(config.device)
     needed = training_cost(config.model, config.settings, 0, 0).memory
     needed += BASE_MEMORY if device.type == "cpu" else 0
