@@ -114,7 +114,7 @@ def test_generate_streams_the_text_that_json_holds(call, finished_run):
 def test_eval_gives_the_same_figure_as_the_run(call, finished_run, tmp_path):
     from tianti.corpus.table import read_texts
 
-    rows = [{"text": text} for text in read_texts(finished_run / "corpus" / "test.parquet")]
+    rows = [{"text": text} for text in read_texts(finished_run / "corpus" / "test")]
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     code, out, _ = call("eval", finished_run, "--text", tmp_path / "t.jsonl", "--json")
     assert code == 0

@@ -32,9 +32,9 @@ def test_1e_3_is_a_number():
 
 def test_on_and_off_are_words_and_only_true_and_false_are_booleans():
     recipe = Recipe.parse(
-        MINIMAL.replace("my-model", "no") + "  compile: off\n", ["corpus.deduplicate=false"]
+        MINIMAL.replace("my-model", "no") + "  compile: off\n", ["corpus.dedup.exact=false"]
     )
-    assert (recipe.name, recipe.train.compile, recipe.corpus.deduplicate) == ("no", "off", False)
+    assert (recipe.name, recipe.train.compile, recipe.corpus.dedup.exact) == ("no", "off", False)
 
 
 def test_every_mistake_is_told_at_once_with_line_path_and_guess():
@@ -105,7 +105,7 @@ def test_overrides_reach_into_lists_and_make_sections():
         ("train.beta1=1.5", "1.5 is wrong: it must be less than 1.0"),
         ("train.beta1=-1", "-1 is wrong: it must be at least 0.0"),
         ("generate.samples=1.5", "1.5 is wrong: a whole number is wanted"),
-        ("corpus.deduplicate=perhaps", "'perhaps' is wrong: true or false is wanted"),
+        ("corpus.dedup.exact=perhaps", "'perhaps' is wrong: true or false is wanted"),
         ("device=tpu", "'tpu' is wrong: allowed: auto, cpu, cuda or cuda:N"),
         ("model=3", "3 is wrong: a mapping of keys is wanted"),
         ("generate.prompts=hello", "'hello' is wrong: a list is wanted"),

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.corpus.building import build_from
 from tianti.corpus.config import CorpusConfig, Source
 from tianti.corpus.document import BadInput, Document
 from tianti.corpus.python_docs import python_docs
 from tianti.corpus.sources import list_files, read_source, source_hashes
-from tianti.corpus.stage import build_corpus
 from tianti.corpus.table import read_documents
 from tianti.errors import UserError
 
@@ -100,10 +100,9 @@ def test_bad_input_is_one_line_that_names_the_file_and_the_remedy(tmp_path, name
     data, message = BAD[name]
     (tmp_path / name).write_bytes(data)
     out = tmp_path / "out"
-    out.mkdir()
     config = CorpusConfig(sources=[Source(path=str(tmp_path / name))])
     with pytest.raises(UserError, match=message) as caught:
-        build_corpus(config, {}, out)
+        build_from(config, out)
     assert str(tmp_path / name) in str(caught.value)
     assert "quarantine" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -116,12 +115,8 @@ def test_quarantine_lists_bad_input_and_goes_on(tmp_path, name):
     for n in range(300):
         (tmp_path / "in" / f"z{n}.txt").write_text(f"{n} good text that is long enough to stay")
     out = tmp_path / "out"
-    out.mkdir()
-    metrics = build_corpus(
-        CorpusConfig(sources=[Source(path=str(tmp_path / "in"))], on_bad_input="quarantine"),
-        {},
-        out,
-    )
+    config = CorpusConfig(sources=[Source(path=str(tmp_path / "in"))], on_bad_input="quarantine")
+    metrics = build_from(config, out)
     listed = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert metrics["bad_inputs"] == len(listed) >= 1
     assert all(name in row["origin"] and row["reason"] for row in listed)
@@ -179,13 +174,12 @@ def test_what_is_held_out_wins_over_what_is_trained_on(tmp_path):
         rows.append({"text": "the very same text stands in every split"})
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     out = tmp_path / "out"
-    out.mkdir()
     sources = [
         Source(path=str(tmp_path / f"{s}.jsonl"), split=s) for s in ("train", "validation", "test")
     ]
-    build_corpus(CorpusConfig(sources=sources), {}, out)
+    build_from(CorpusConfig(sources=sources), out)
     same = {
-        split: sum("very same" in row["text"] for row in read_documents(out / f"{split}.parquet"))
+        split: sum("very same" in row["text"] for row in read_documents(out / split))
         for split in ("train", "validation", "test")
     }
     assert same == {"train": 0, "validation": 0, "test": 1}

@@ -149,7 +149,7 @@ def test_the_model_of_a_run_is_read_by_the_auto_classes(finished_run):
     model = theirs(finished_run / "model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(finished_run / "model")
     context, nats, num_bytes = ours.transformer.config.context, 0.0, 0
-    texts = list(read_texts(finished_run / "corpus" / "test.parquet"))[:6]
+    texts = list(read_texts(finished_run / "corpus" / "test"))[:6]
     for text in texts:
         sequence = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]
         done = 0

@@ -13,7 +13,7 @@ def test_samples_begin_as_validation_documents_do(finished_run):
         json.loads(line)
         for line in (finished_run / "generate" / "samples.jsonl").read_text("utf-8").splitlines()
     ]
-    texts = list(read_texts(finished_run / "corpus" / "validation.parquet"))
+    texts = list(read_texts(finished_run / "corpus" / "validation"))
     assert len(samples) == 2
     for sample, text in zip(samples, texts, strict=False):
         assert text.startswith(sample["prompt"])
@@ -21,7 +21,7 @@ def test_samples_begin_as_validation_documents_do(finished_run):
 
 
 def test_prompts_end_at_a_word(finished_run):
-    path = finished_run / "corpus" / "train.parquet"
+    path = finished_run / "corpus" / "train"
     for prompt, text in zip(default_prompts(path, 30), read_texts(path), strict=False):
         following = text[len(prompt) : len(prompt) + 1]
         assert len(prompt) == min(PROMPT_CHARS, len(text)) or following in " \n"
@@ -40,7 +40,7 @@ def test_prompts_leave_room_in_a_small_context(finished_run, tmp_path):
     config = GenerateConfig(samples=40, sampling={"max_tokens": 1})
     inputs = {"corpus": finished_run / "corpus", "model": tmp_path / "model"}
     generate_samples(GenerateStageConfig(config, "cpu"), inputs, tmp_path)
-    texts = list(read_texts(finished_run / "corpus" / "validation.parquet"))
+    texts = list(read_texts(finished_run / "corpus" / "validation"))
     encode = load_model(tmp_path).tokenizer.encode
     lines = (tmp_path / "samples.jsonl").read_text("utf-8").splitlines()
     for line, text in zip(lines, texts, strict=False):

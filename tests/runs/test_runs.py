@@ -57,7 +57,7 @@ def test_a_second_time_does_not_import_torch(run, text_folder, tmp_path):
 def test_a_changed_learning_rate_redoes_training_and_what_hangs_on_it(run, recipe):
     again = carry_out(recipe("train.learning_rate=0.001"), run, until="model")
     assert again.done == ("train", "model")
-    assert again.kept == ("corpus", "machine", "tokenizer", "tokens")
+    assert again.kept == ("documents", "corpus", "machine", "tokenizer", "tokens")
 
 
 def test_changed_samples_redo_the_samples_alone(run, recipe):
@@ -74,17 +74,17 @@ def test_a_changed_file_redoes_everything_but_the_machine(run, recipe, tmp_path,
     for number, text in enumerate(texts):
         (folder / f"{number:03d}.txt").write_text(text + " changed", "utf-8")
     again = carry_out(recipe(f"corpus.sources.0.path={folder}"), run, until="tokens")
-    assert again.done == ("corpus", "tokenizer", "tokens")
+    assert again.done == ("documents", "corpus", "tokenizer", "tokens")
 
 
 def test_until_and_from_choose_stages(run, recipe):
     assert carry_out(recipe(), run, redo_from="evaluate", until="evaluate").done == ("evaluate",)
-    with pytest.raises(UserError, match=r"no stage 'trian'.*Stages: corpus"):
+    with pytest.raises(UserError, match=r"no stage 'trian'.*Stages: documents, corpus"):
         carry_out(recipe(), run, until="trian")
 
 
 @pytest.mark.parametrize(
-    "name", ["corpus/train.parquet", "tokens/train/00000.tokens", "model/model.safetensors"]
+    "name", ["corpus/train/000000.parquet", "tokens/train/00000.tokens", "model/model.safetensors"]
 )
 def test_a_torn_file_is_named_and_its_stage_made_again(run, recipe, name):
     path = run / name
@@ -98,7 +98,7 @@ def test_a_torn_file_is_named_and_its_stage_made_again(run, recipe, name):
 @pytest.mark.parametrize(
     ("name", "override"),
     [
-        ("corpus/test.parquet", "evaluate.baselines=false"),
+        ("corpus/test/000000.parquet", "evaluate.baselines=false"),
         ("tokens/train/00000.tokens", "train.learning_rate=0.002"),
         ("model/model.safetensors", "evaluate.baselines=false"),
     ],

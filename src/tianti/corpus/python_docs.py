@@ -23,7 +23,7 @@ def python_docs() -> Iterator[Document]:
     from pydoc_data import topics
 
     for name in sorted(topics.topics):
-        yield Document(topics.topics[name].strip(), SOURCE, f"topics/{name}")
+        yield Document(topics.topics[name].strip(), f"topics/{name}")
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         relative = path.relative_to(library)
@@ -31,7 +31,7 @@ def python_docs() -> Iterator[Document]:
             continue
         text = _module_text(path, ".".join(relative.with_suffix("").parts))
         if text:
-            yield Document(text, SOURCE, relative.as_posix())
+            yield Document(text, relative.as_posix())
 
 
 def python_docs_version() -> str:

@@ -1,20 +1,17 @@
-"""Reads documents from files, each bad one named with what is wrong with it."""
+"""The files of a source, local or remote, and the documents in them."""
 
 from __future__ import annotations
 
 import glob
-import gzip
 import json
-import re
-import zlib
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from tianti.corpus.config import Source
+from tianti.corpus.config import Source, expand_variables
 from tianti.corpus.document import BadInput, Document
 from tianti.corpus.python_docs import python_docs, python_docs_version
+from tianti.corpus.readers.opening import BrokenFile, Piece
 from tianti.errors import UserError, from_os_error
 from tianti.files import sha256_file
 from tianti.messages import tr
@@ -28,61 +25,143 @@ FORMATS = {
     ".tokens": "text",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
     ".parquet": "parquet",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".wat": "warc",
+    ".arc": "warc",
+    ".epub": "epub",
+    ".pdf": "pdf",
+    ".zip": "archive",
+    ".tar": "archive",
+    ".tgz": "archive",
 }
-COMPRESSIONS = {".gz", ".zst"}
+CODE = ".py .c .h .cc .cpp .hpp .rs .go .java .js .ts .jsx .tsx .sh .rb .php .cs .swift .kt .scala"
+CODE += " .lua .pl .r .jl .sql .m .hs .ml .ex .erl .clj .dart .zig .vue .css .scss"
+FORMATS |= dict.fromkeys(CODE.split(), "code")
+# Code is read only where the format says so: a folder of texts often holds a script or two.
+_BY_NAME = {ending: kind for ending, kind in FORMATS.items() if kind != "code"}
 
 
-def list_files(source: Source) -> list[Path]:
+def list_files(source: Source) -> list[str]:
     """Gives the files of a path source, sorted.
 
     Raises:
         UserError: there is no such path, or nothing readable under it.
     """
     try:
-        path = source.expanded_path()
+        path = expand_variables(source.path or "")
     except ValueError as error:
         raise UserError(
             str(error), where=source.path, remedy=tr("Set it, or write a path")
         ) from error
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if p.is_file() and _format_of(p, source)]
-    else:
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
-        found = [p for p in matches if p.is_file()]
-        if not found:
-            raise UserError(
-                tr("no such file or folder"),
-                where=path,
-                remedy=tr("Check the path; it is read from where you stand"),
-            )
-    if not found:
+    found, anything = _list_remote(path, source) if "://" in path else _list_local(path, source)
+    if found:
+        return found
+    if not anything:
         raise UserError(
-            tr("no text files here"),
+            tr("no such file or folder"),
             where=path,
-            remedy=tr(
-                "Files with these endings are read: {endings}; or say the format",
-                endings=", ".join(FORMATS),
-            ),
+            remedy=tr("Check the path; it is read from where you stand"),
         )
-    return found
+    raise UserError(
+        tr("no text files here"),
+        where=path,
+        remedy=tr(
+            "Files with these endings are read: {endings}; or say the format",
+            endings=", ".join(_BY_NAME),
+        ),
+    )
+
+
+def _list_local(text: str, source: Source) -> tuple[list[str], bool]:
+    """Gives the readable files and whether there is anything at all."""
+    path = Path(text).expanduser()
+    if path.is_file():
+        return [str(path)], True
+    if path.is_dir():
+        files = (
+            p
+            for p in sorted(path.rglob("*"))
+            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
+        )
+        return [str(p) for p in files if format_of(str(p), source)], True
+    matches = sorted(glob.glob(str(path), recursive=True))
+    found = [match for match in matches if Path(match).is_file()]
+    return found, bool(found)
+
+
+def _list_remote(url: str, source: Source) -> tuple[list[str], bool]:
+    """Gives the readable files under a URL that fsspec opens: s3://, gs://, hf://, http …"""
+    try:
+        import fsspec
+
+        filesystem, inner = fsspec.core.url_to_fs(url)
+        if url.startswith(("http://", "https://")) and not any(c in inner for c in "*?["):
+            return [url], True
+        if any(character in inner for character in "*?["):
+            found = filesystem.glob(inner)
+        elif filesystem.isdir(inner):
+            found = filesystem.find(inner)
+        else:
+            found = [inner] if filesystem.exists(inner) else []
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(
+            tr("this address cannot be read ({reason})", reason=error),
+            where=url,
+            remedy=tr("Check the address; s3://, gs:// and hf:// need s3fs, gcsfs, huggingface_hub"),
+        ) from error
+    names = [filesystem.unstrip_protocol(name) for name in sorted(found)]
+    return [name for name in names if format_of(name, source)], bool(names)
+
+
+def format_of(path: str, source: Source) -> str | None:
+    """Gives how a file is read, None where its name does not tell."""
+    if source.format == "code":
+        return "code" if PurePosixPath(path).suffix.lower() in CODE.split() else None
+    if source.format:
+        return source.format
+    suffixes = Piece(path).suffixes
+    # What cut a download short or marked it bad is no ending of its own: a.warc.gz.bad.
+    for suffix in reversed(suffixes[-3:]):
+        if suffix in _BY_NAME:
+            return _BY_NAME[suffix]
+        if suffix not in (".bad", ".gz"):
+            return None
+    return None
 
 
 def source_state(source: Source) -> list[dict[str, Any]]:
     """Gives what decides the content of a source, cheaply: name, size and time of every file."""
     if source.builtin:
         return [{"builtin": source.builtin, "version": python_docs_version()}]
-    return [
-        {"path": str(path), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        for path in list_files(source)
-        for stat in [path.stat()]
-    ]
+    return [file_state(path) for path in list_files(source)]
+
+
+def file_state(path: str) -> dict[str, Any]:
+    """Gives name, size and time of a file; of a remote one, what its server says of it."""
+    if "://" in path:
+        import fsspec
+
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        info = filesystem.info(inner)
+        kept = ("ETag", "etag", "mtime", "LastModified", "last_commit", "created")
+        said = {key: str(info[key]) for key in kept if info.get(key)}
+        return {"path": path, "bytes": int(info.get("size") or 0), "mtime_ns": said}
+    try:
+        stat = Path(path).stat()
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    return {"path": path, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def source_hashes(source: Source, known: dict[str, str]) -> list[str]:
-    """Gives the content hashes of a source's files.
+    """Gives the content hashes of a source's files; of remote ones, what their server says.
 
     Args:
         source: the source.
@@ -92,7 +171,8 @@ def source_hashes(source: Source, known: dict[str, str]) -> list[str]:
     for state in source_state(source):
         key = json.dumps(state, sort_keys=True)
         if key not in known:
-            known[key] = sha256_file(Path(state["path"])) if "path" in state else key
+            local = "path" in state and "://" not in state["path"]
+            known[key] = sha256_file(Path(state["path"])) if local else key
         hashes.append(known[key])
     return hashes
 
@@ -103,173 +183,76 @@ def read_source(source: Source) -> Iterator[Document | BadInput]:
         yield from python_docs()
         return
     for path in list_files(source):
-        yield from _read_file(path, source)
+        yield from read_piece(Piece(path), source)
 
 
-def _format_of(path: Path, source: Source) -> str | None:
-    if source.format:
-        return source.format
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    return FORMATS.get(suffixes[-1]) if suffixes else None
+def read_piece(
+    piece: Piece, source: Source, extractor: Any = "fast"
+) -> Iterator[Document | BadInput]:
+    """Gives the documents of a file or part of one; whatever is wrong with it is named.
 
-
-def _read_file(path: Path, source: Source) -> Iterator[Document | BadInput]:
-    kind = _format_of(path, source)
+    Args:
+        piece: what to read.
+        source: how to read it.
+        extractor: how the main text of web pages is found: `fast` or `quality`.
+    """
+    kind = format_of(piece.path, source)
+    if piece.path.lower().endswith(".tgz"):
+        piece = Piece(piece.path[:-4] + ".tar.gz", data=_bytes_of(piece))
     if kind is None:
         yield BadInput(
-            str(path),
+            piece.path,
             tr("unknown kind of file"),
             tr(
                 "Files with these endings are read: {endings}; or say the format",
-                endings=", ".join(FORMATS),
+                endings=", ".join(_BY_NAME),
             ),
         )
         return
-    readers: dict[str, Callable[[Path, Source], Iterator[Document | BadInput]]] = {
-        "text": _read_text,
-        "jsonl": _read_jsonl,
-        "parquet": _read_parquet,
-    }
     try:
-        yield from readers[kind](path, source)
-    except (gzip.BadGzipFile, EOFError, zlib.error, _BrokenZstandard) as error:
-        yield BadInput(
-            str(path),
-            tr("the compressed file is broken or cut short ({reason})", reason=error),
-            tr("Fetch or compress it again"),
-        )
+        yield from _read_kind(kind, piece, source, extractor)
+    except BrokenFile as error:
+        yield BadInput(piece.path, error.reason, error.remedy)
     except OSError as error:
-        user = from_os_error(error, path)
-        yield BadInput(str(path), user.what, user.remedy or "")
+        user = from_os_error(error, piece.path)
+        yield BadInput(piece.path, user.what, user.remedy or "")
 
 
-class _BrokenZstandard(Exception):
-    """A Zstandard file that does not decompress."""
+def _bytes_of(piece: Piece) -> bytes:
+    return piece.data if piece.data is not None else Path(piece.path).read_bytes()
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.suffix.lower() != ".zst":
-        with _open(path) as file:
-            return file.read()
-    return b"".join(_zstandard_chunks(path))
+def _read_kind(
+    kind: str, piece: Piece, source: Source, extractor: Any
+) -> Iterator[Document | BadInput]:
+    """Imports the reader of a kind only when there is something for it to read."""
+    if kind == "archive":
+        from tianti.corpus.readers.archive import members
 
+        inner = source.model_copy(update={"format": None})
+        for member in members(piece):
+            if isinstance(member, BadInput):
+                yield member
+            else:
+                yield from read_piece(member, inner, extractor)
+    elif kind in ("text", "code"):
+        from tianti.corpus.readers import plain
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return open(path, "rb")
+        yield from (plain.read_text if kind == "text" else plain.read_code)(piece, source)
+    elif kind in ("html", "warc"):
+        from tianti.corpus.readers import web
 
+        yield from (web.read_html if kind == "html" else web.read_warc)(piece, source, extractor)
+    elif kind in ("epub", "pdf"):
+        from tianti.corpus.readers import books
 
-def _zstandard_chunks(path: Path) -> Iterator[bytes]:
-    import pyarrow as pa
+        yield from (books.read_epub if kind == "epub" else books.read_pdf)(piece, source)
+    else:
+        from tianti.corpus.readers import tables
 
-    with open(path, "rb") as raw:
-        try:
-            with pa.CompressedInputStream(raw, "zstd") as stream:
-                while chunk := stream.read(1 << 20):
-                    yield chunk
-        except OSError as error:
-            raise _BrokenZstandard(error) from error
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Gives the lines of a file without holding it whole."""
-    if path.suffix.lower() != ".zst":
-        with _open(path) as file:
-            yield from file
-        return
-    rest = b""
-    for chunk in _zstandard_chunks(path):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
-
-
-def _bad_encoding(origin: str, error: UnicodeDecodeError) -> BadInput:
-    return BadInput(
-        origin,
-        tr(
-            "this is not UTF-8: byte 0x{byte:02x} at {place}",
-            byte=error.object[error.start],
-            place=error.start,
-        ),
-        tr("Convert it to UTF-8 (for example with iconv)"),
-    )
-
-
-def _read_text(path: Path, source: Source) -> Iterator[Document | BadInput]:
-    try:
-        text = _read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        yield _bad_encoding(str(path), error)
-        return
-    if source.separator is None:
-        yield Document(text, source.label(), str(path), source.split)
-        return
-    cuts = [match.start() for match in re.finditer(source.separator, text)]
-    bounds = [0, *(cut for cut in cuts if cut), len(text)]
-    for number, (start, stop) in enumerate(pairwise(bounds)):
-        yield Document(text[start:stop], source.label(), f"{path}#{number}", source.split)
-
-
-def _read_jsonl(path: Path, source: Source) -> Iterator[Document | BadInput]:
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        origin = f"{path}:{number}"
-        try:
-            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            yield _bad_encoding(origin, error)
-        except (ValueError, RecursionError) as error:
-            yield BadInput(
-                origin,
-                tr("this line is not JSON ({reason})", reason=error),
-                tr("Each line must be one JSON object"),
-            )
-        else:
-            yield _document_of_record(record, origin, source)
-
-
-def _document_of_record(record: Any, origin: str, source: Source) -> Document | BadInput:
-    value = record.get(source.text) if isinstance(record, dict) else None
-    if isinstance(value, str):
-        return Document(value, source.label(), origin, source.split)
-    names = ", ".join(list(record)[:8]) if isinstance(record, dict) else type(record).__name__
-    return BadInput(
-        origin,
-        tr(
-            "there is no text in the field {field!r} (found: {names})",
-            field=source.text,
-            names=names,
-        ),
-        tr(
-            "Name the field that holds the text: corpus.sources.N.text in a recipe,"
-            " --field in tianti eval"
-        ),
-    )
-
-
-def _read_parquet(path: Path, source: Source) -> Iterator[Document | BadInput]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        if source.text not in file.schema_arrow.names:
-            yield _document_of_record(dict.fromkeys(file.schema_arrow.names), str(path), source)
-            return
-        row = 0
-        for batch in file.iter_batches(batch_size=1024, columns=[source.text]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                yield _document_of_record({source.text: value}, f"{path}:{row}", source)
-    except pa.ArrowInvalid as error:
-        yield BadInput(
-            str(path),
-            tr("this is not a readable Parquet file ({reason})", reason=error),
-            tr("Fetch or write it again"),
-        )
+        records = {
+            "jsonl": tables.read_jsonl,
+            "csv": tables.read_csv,
+            "parquet": tables.read_parquet,
+        }
+        yield from records[kind](piece, source)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tianti.corpus.document import content_fraction
+import numpy as np
+import pyarrow as pa
 
 SPLITS = ("train", "validation", "test")
 LARGEST_SHARE = 0.05
@@ -22,16 +23,53 @@ class Shares:
     validation: float
     test: float
 
-    def split_of(self, identity: str) -> str:
-        """Gives the split of a document from its content identity.
+    def splits_of(self, keys: np.ndarray) -> np.ndarray:
+        """Gives the splits of documents from what their content hashes to, in [0, 1).
 
         The two held-out splits lie at the two ends of the unit interval: when shares shrink because
         the corpus grew, documents move into training and never from one held-out split to another.
         """
-        fraction = content_fraction(identity)
-        if fraction < self.test:
-            return "test"
-        return "validation" if fraction >= 1 - self.validation else "train"
+        names = np.where(keys >= 1 - self.validation, "validation", "train")
+        return np.where(keys < self.test, "test", names)
+
+
+class Dealing:
+    """Which split a document goes to: its source's own, else one that its content decides.
+
+    Args:
+        given: the splits that sources ask for, None for those that ask for none.
+        validation: share of documents for validation.
+        test: share of documents for the test.
+    """
+
+    def __init__(self, given: list[str | None], validation: float, test: float):
+        self._shares: dict[str | None, Shares] = {
+            None: Shares(validation, test),
+            # Data that comes as train and test alone still needs a validation split.
+            "train": Shares(
+                validation=0.0 if "validation" in given else validation,
+                test=0.0 if "test" in given else test,
+            ),
+        }
+
+    def is_dealt(self, asked: str | None) -> bool:
+        """Tells whether content has a say for documents whose source asks for this split."""
+        shares = self._shares.get(asked)
+        return shares is not None and shares.validation + shares.test > 0
+
+    def splits_of(self, asked: pa.ChunkedArray, keys: np.ndarray) -> np.ndarray:
+        """Gives the splits of documents.
+
+        Args:
+            asked: the split that the source of each asks for, if any.
+            keys: what their content hashes to, in [0, 1).
+        """
+        wanted = np.array([name or "" for name in asked.to_pylist()], dtype="<U10")
+        out = wanted.copy()
+        for name, shares in self._shares.items():
+            here = wanted == (name or "")
+            out[here] = shares.splits_of(keys[here])
+        return out
 
 
 def derived_share(total_chars: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tianti.corpus.document import Document
 from tianti.errors import os_errors_named
 
 SCHEMA = pa.schema(
@@ -19,38 +21,86 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("origin", pa.string()),
         ("split", pa.string()),
+        ("label", pa.string()),
+        ("language", pa.string()),
+        ("meta", pa.string()),
     ]
 )
-_BATCH_ROWS = 2048
-_BATCH_CHARS = 16_000_000
+BATCH_ROWS = 4096
+BATCH_CHARS = 8_000_000
 
 
-class DocumentWriter:
-    """Writes rows of `SCHEMA` to one Parquet file with memory bounded by a batch."""
+def columns_of(documents: list[Document], source: str, split: str | None) -> dict[str, Any]:
+    """Gives the columns of a batch of documents, text and id left out."""
+    count = len(documents)
+    columns: dict[str, Any] = {
+        "source": pa.array([source] * count, pa.string()),
+        "origin": pa.array([document.origin for document in documents], pa.string()),
+        "split": pa.array([split] * count, pa.string()),
+        "label": pa.array([document.label for document in documents], pa.string()),
+        "meta": pa.array(
+            [
+                json.dumps(document.meta, ensure_ascii=False, sort_keys=True)
+                if document.meta
+                else None
+                for document in documents
+            ],
+            pa.string(),
+        ),
+    }
+    names = sorted({name for document in documents for name in document.media})
+    for name in names:
+        columns[name] = pa.array([document.media.get(name) for document in documents])
+    return columns
 
-    def __init__(self, path: Path):
+
+def _compression_of(schema: pa.Schema, codec: str) -> dict[str, str]:
+    """Gives what each column is packed with: media are packed already."""
+    known = set(SCHEMA.names)
+    return {
+        field.name: codec if field.name in known or not _is_media(field.type) else "none"
+        for field in schema
+    }
+
+
+def _is_media(kind: pa.DataType) -> bool:
+    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+class TableWriter:
+    """Writes tables to one Parquet file; columns that come later than the first are added."""
+
+    def __init__(self, path: Path, codec: str = "zstd"):
         self.path = path
         self.rows = 0
-        with os_errors_named(path):
-            self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
-        self._batch: list[dict[str, Any]] = []
-        self._chars = 0
+        self._codec = codec
+        self._writer: pq.ParquetWriter | None = None
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Adds one document: the columns of `SCHEMA`."""
-        self._batch.append(row)
-        self._chars += len(row["text"])
-        self.rows += 1
-        if len(self._batch) >= _BATCH_ROWS or self._chars >= _BATCH_CHARS:
-            self._flush()
+    def write(self, table: pa.Table) -> None:
+        """Adds a table, as one row group."""
+        with os_errors_named(self.path):
+            if self._writer is None:
+                schema = table.schema
+                self._writer = pq.ParquetWriter(
+                    self.path,
+                    schema,
+                    compression=_compression_of(schema, self._codec),
+                    # Of texts and hashes no two are alike: a dictionary would only cost.
+                    use_dictionary=["source", "split", "label", "language"],
+                    write_statistics=False,
+                )
+            elif table.schema != self._writer.schema:
+                table = _fitted(table, self._writer.schema)
+            self._writer.write_table(table)
+        self.rows += table.num_rows
 
-    def _flush(self) -> None:
-        if self._batch:
+    def close(self) -> None:
+        """Finishes the file."""
+        if self._writer is not None:
             with os_errors_named(self.path):
-                self._writer.write_table(pa.Table.from_pylist(self._batch, schema=SCHEMA))
-            self._batch, self._chars = [], 0
+                self._writer.close()
 
-    def __enter__(self) -> DocumentWriter:
+    def __enter__(self) -> TableWriter:
         return self
 
     def __exit__(
@@ -59,27 +109,62 @@ class DocumentWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._flush()
-        with os_errors_named(self.path):
-            self._writer.close()
+        self.close()
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Gives a table the columns of a schema: nulls for those it lacks."""
+    return pa.table(
+        [
+            table[field.name].cast(field.type)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ],
+        schema=schema,
+    )
+
+
+def parts(path: Path) -> list[Path]:
+    """Gives the files of a document table: those of a folder in order, or the one file."""
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
 
 
 def read_documents(path: Path) -> Iterator[dict[str, Any]]:
     """Gives the rows of a document table in order."""
-    with os_errors_named(path):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+    for part in parts(path):
+        with os_errors_named(part):
+            for batch in pq.ParquetFile(part).iter_batches(batch_size=256):
+                yield from batch.to_pylist()
 
 
 def read_texts(path: Path) -> Iterator[str]:
     """Gives the texts of a document table in order."""
-    with os_errors_named(path):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=256, columns=["text"]):
-            yield from batch.column(0).to_pylist()
+    for part in parts(path):
+        with os_errors_named(part):
+            for batch in pq.ParquetFile(part).iter_batches(batch_size=256, columns=["text"]):
+                yield from batch.column(0).to_pylist()
 
 
 def count_documents(path: Path) -> int:
     """Gives the number of rows of a document table."""
-    with os_errors_named(path):
-        return pq.ParquetFile(path).metadata.num_rows
+    count = 0
+    for part in parts(path):
+        with os_errors_named(part):
+            count += pq.ParquetFile(part).metadata.num_rows
+    return count
+
+
+def text_bytes(path: Path) -> int:
+    """Gives about how many bytes of text a document table holds, from its heads alone."""
+    total = 0
+    for part in parts(path):
+        with os_errors_named(part):
+            metadata = pq.ParquetFile(part).metadata
+        total += sum(
+            metadata.row_group(group).column(column).total_uncompressed_size
+            for group in range(metadata.num_row_groups)
+            for column in range(metadata.num_columns)
+            if metadata.schema.column(column).name == "text"
+        )
+    return total

@@ -54,7 +54,7 @@ def evaluate_model(
         ("test", settings.test_bytes),
     ):
         split = TokenSplit.open(inputs["tokens"] / name, verify=True)
-        texts = _texts(inputs["corpus"] / f"{name}.parquet", split.document_bytes, limit)
+        texts = _texts(inputs["corpus"] / name, split.document_bytes, limit)
         encoded = tokenizer.encode_batch(list(texts.values()))
         with display.task(f"evaluate {name}", sum(map(len, encoded)), "tokens") as task:
             scores = score_documents(
@@ -91,7 +91,7 @@ def _baselines(corpus: Path, texts: list[str], display: Display) -> dict[str, An
     """Gives the baselines on the same test text, the 3-grams learnt from all training text."""
     trigrams = ByteTrigrams()
     with display.task("baselines", unit="docs") as task:
-        for text in read_texts(corpus / "train.parquet"):
+        for text in read_texts(corpus / "train"):
             trigrams.learn(text)
             task.advance()
         return {

@@ -38,7 +38,7 @@ def generate_samples(
     tokenizer = Tokenizer.load(inputs["model"])
     prompts = settings.prompts
     if prompts is None:
-        heads = default_prompts(inputs["corpus"] / "validation.parquet", settings.samples)
+        heads = default_prompts(inputs["corpus"] / "validation", settings.samples)
         most = model.config.context // 2
         # A character that the cut goes through is left out.
         prompts = [

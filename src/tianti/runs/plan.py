@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tianti.corpus.sources import COMPRESSIONS, list_files, read_source
+from tianti.corpus.readers.opening import COMPRESSIONS
+from tianti.corpus.sources import file_state, list_files, read_source
 from tianti.errors import Damaged
 from tianti.messages import tr
 from tianti.recipe import Recipe
@@ -100,7 +101,7 @@ def _status(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], dict[s
     fingerprints: dict[str, str] = {}
     for stage in STAGES:
         known = set(stage.inputs) <= set(fingerprints)
-        if stage.name not in ("corpus", "machine"):
+        if stage.name not in ("documents", "corpus", "machine"):
             known = known and {"corpus", "machine"} <= set(metrics)
         manifest = _read_manifest(folder / stage.name)
         if known and manifest is not None:
@@ -137,8 +138,8 @@ def _estimate(recipe: Recipe) -> Facts:
             num_bytes += PYTHON_DOCS_BYTES
             continue
         for path in list_files(source):
-            packed = path.suffix.lower() in {*COMPRESSIONS, ".parquet"}
-            num_bytes += path.stat().st_size * (COMPRESSED_FACTOR if packed else 1)
+            packed = path.lower().endswith((*COMPRESSIONS, ".parquet", ".epub", ".zip", ".tgz"))
+            num_bytes += file_state(path)["bytes"] * (COMPRESSED_FACTOR if packed else 1)
     device = choose_device(recipe.device).type
     return Facts(num_bytes, matmul_flops(device), device, estimated=True)
 

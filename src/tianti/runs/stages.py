@@ -46,7 +46,8 @@ class Stage:
 
 
 STAGES = (
-    Stage("corpus", "tianti.corpus.stage:build_corpus", version=2),
+    Stage("documents", "tianti.corpus.stage:prepare_documents", resumable=True),
+    Stage("corpus", "tianti.corpus.stage:build_corpus", ("documents",), version=3),
     Stage("machine", "tianti.scale.machine:measure_machine"),
     Stage("tokenizer", "tianti.tokens.stage:train_tokenizer", ("corpus",)),
     Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer")),
@@ -77,9 +78,22 @@ def stage_config(
         run: the folder of the run.
         metrics: what the stages before it gave.
     """
-    if stage.name == "corpus":
+    if stage.name == "documents":
+        from tianti.corpus.stage import prepare_config
+
+        settings = prepare_config(recipe.corpus)
         return StageConfig(
-            recipe.corpus, {"corpus": recipe.corpus, "content": _content(recipe, run)}
+            recipe.corpus,
+            {
+                "corpus": settings,
+                "on_bad_input": recipe.corpus.on_bad_input,
+                "content": _content(recipe, run),
+            },
+        )
+    if stage.name == "corpus":
+        # Where and by how many it is done does not change what comes out.
+        return StageConfig(
+            recipe.corpus, recipe.corpus.model_dump(mode="json", exclude={"engine", "workers"})
         )
     if stage.name == "machine":
         return StageConfig(recipe.device, recipe.device)
@@ -131,6 +145,12 @@ def _content(recipe: Recipe, run: Path) -> list[list[str]]:
 
 def summary(stage: str, metrics: dict[str, Any]) -> str:
     """Gives what a finished stage has to say in one line."""
+    if stage == "documents":
+        return tr(
+            "{documents} documents, {size}",
+            documents=f"{metrics['documents']:,}",
+            size=format_bytes(metrics["bytes"]),
+        )
     if stage == "corpus":
         return _corpus_summary(metrics)
     if stage == "machine":

@@ -7,10 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from tianti.corpus.table import count_documents, read_texts
-from tianti.errors import os_errors_named
+from tianti.corpus.table import count_documents, read_texts, text_bytes
 from tianti.progress import SILENT, Display, Task
 from tianti.tokens.config import TokenizerStageConfig
 from tianti.tokens.shards import write_shards
@@ -33,7 +30,7 @@ def train_tokenizer(
     Returns:
         `vocab_size`: entries, special tokens included; `training_bytes`: text learnt from.
     """
-    path = inputs["corpus"] / "train.parquet"
+    path = inputs["corpus"] / "train"
     seen = 0
 
     def texts(task: Task) -> Iterator[str]:
@@ -66,7 +63,7 @@ def build_tokens(
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     totals = {}
     for split in ("train", "validation", "test"):
-        path = inputs["corpus"] / f"{split}.parquet"
+        path = inputs["corpus"] / split
         with display.task(f"tokens {split}", count_documents(path), "docs") as task:
             totals[split] = write_shards(
                 out / split,
@@ -90,15 +87,7 @@ def _encoded(
 
 def _evenly(path: Path, max_bytes: int) -> Iterator[str]:
     """Gives texts spread evenly over a table, about `max_bytes` of them."""
-    with os_errors_named(path):
-        metadata = pq.ParquetFile(path).metadata
-        total = sum(
-            metadata.row_group(group).column(column).total_uncompressed_size
-            for group in range(metadata.num_row_groups)
-            for column in range(metadata.num_columns)
-            if metadata.schema.column(column).name == "text"
-        )
-    share = min(1.0, max_bytes / max(total, 1))
+    share = min(1.0, max_bytes / max(text_bytes(path), 1))
     credit = 0.0
     for text in read_texts(path):
         credit += share

@@ -1,0 +1,168 @@
+"""MinHash signatures of documents over word n-grams, each Chinese character being a word.
+
+Broder (1997), "On the resemblance and containment of documents". The share of equal entries in two
+signatures estimates the Jaccard similarity of their sets of n-grams; of each entry 16 bits are kept
+(Li and König 2010, "b-bit minwise hashing"), so unequal entries agree by chance once in 65,536.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from tianti.corpus.kernels import (
+    COMPILED,
+    code_point,
+    is_cjk,
+    is_separator,
+    kernel,
+    mix,
+    text_buffers,
+    width,
+)
+
+HASHES = 108
+# A text with fewer n-grams is one n-gram as a whole.
+FEW = 10
+_BASE = 0x9E3779B97F4A7C15
+_generator = np.random.Generator(np.random.PCG64(20231))
+# Odd factors, so that each map of 32-bit numbers is one to one.
+_FACTORS = _generator.integers(0, 2**32, HASHES, dtype=np.uint32) | np.uint32(1)
+_ADDENDS = _generator.integers(0, 2**32, HASHES, dtype=np.uint32)
+
+
+def signatures(texts: pa.Array | pa.ChunkedArray, ngram: int = 5) -> np.ndarray:
+    """Gives the MinHash signature of each text.
+
+    Words are runs of letters and digits, ASCII letters in lower case; a Chinese character or a kana
+    is a word. A text of fewer than `FEW` n-grams is one n-gram as a whole.
+
+    Args:
+        texts: the texts.
+        ngram: words to an n-gram.
+
+    Returns:
+        `(texts, HASHES)` uint16.
+    """
+    data, offsets = text_buffers(texts)
+    if COMPILED:
+        return _signatures(data, offsets, ngram, _FACTORS, _ADDENDS)
+    out = np.empty((len(offsets) - 1, HASHES), np.uint16)
+    for row in range(len(out)):
+        hashes = shingle_hashes(data[offsets[row] : offsets[row + 1]], ngram)
+        out[row] = _minima(hashes)
+    return out
+
+
+def shingle_hashes(data: np.ndarray, ngram: int) -> np.ndarray:
+    """Gives the 32-bit hash of every n-gram of one text, in order, repeats included.
+
+    Args:
+        data: UTF-8 bytes, uint8.
+        ngram: words to an n-gram.
+    """
+    words = np.empty(len(data) + 1, np.uint64)
+    count = _words(data, 0, len(data), words)
+    return _shingles(words, count, ngram)
+
+
+def _minima(hashes: np.ndarray) -> np.ndarray:
+    """The numpy twin of the inner loop of `_signatures`."""
+    least = np.full(HASHES, 0xFFFFFFFF, np.uint32)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(hashes), 4096):
+            block = hashes[start : start + 4096, None] * _FACTORS + _ADDENDS
+            least = np.minimum(least, block.min(axis=0))
+    return (least >> np.uint32(16)).astype(np.uint16)
+
+
+@kernel
+def _words(data: np.ndarray, start: int, stop: int, words: np.ndarray) -> int:
+    """Writes a hash for each word and gives their number."""
+    count = 0
+    at = start
+    value = np.uint64(0)
+    inside = False
+    while at < stop:
+        byte = data[at]
+        if byte < 0x80:
+            if 0x61 <= byte <= 0x7A or 0x30 <= byte <= 0x39 or 0x41 <= byte <= 0x5A:
+                lower = byte | 0x20 if byte >= 0x41 else byte
+                value = (value + np.uint64(lower) + np.uint64(1)) * np.uint64(_BASE)
+                inside = True
+            elif inside:
+                words[count] = mix(value)
+                count += 1
+                value = np.uint64(0)
+                inside = False
+            at += 1
+            continue
+        point = code_point(data, at)
+        at += width(byte)
+        if is_cjk(point) or is_separator(point):
+            if inside:
+                words[count] = mix(value)
+                count += 1
+                value = np.uint64(0)
+                inside = False
+            if is_cjk(point):
+                words[count] = mix(np.uint64(point))
+                count += 1
+        else:
+            value = (value + np.uint64(point) + np.uint64(1)) * np.uint64(_BASE)
+            inside = True
+    if inside:
+        words[count] = mix(value)
+        count += 1
+    return count
+
+
+@kernel
+def _shingles(words: np.ndarray, count: int, ngram: int) -> np.ndarray:
+    """Gives the hashes of the n-grams of words by a rolling polynomial."""
+    if count < ngram + FEW - 1:
+        # Among a handful of n-grams one changed word is most of them: only the whole can be told.
+        ngram = max(count, 1)
+    first = np.uint64(1)
+    for _ in range(ngram - 1):
+        first = first * np.uint64(_BASE)
+    total = max(count - ngram + 1, 1)
+    out = np.empty(total, np.uint32)
+    value = np.uint64(0)
+    for index in range(min(count, ngram)):
+        value = value * np.uint64(_BASE) + words[index]
+    out[0] = np.uint32(mix(value) >> np.uint64(32))
+    for index in range(ngram, count):
+        value = (value - words[index - ngram] * first) * np.uint64(_BASE) + words[index]
+        out[index - ngram + 1] = np.uint32(mix(value) >> np.uint64(32))
+    return out
+
+
+@kernel
+def _signatures(
+    data: np.ndarray,
+    offsets: np.ndarray,
+    ngram: int,
+    factors: np.ndarray,
+    addends: np.ndarray,
+) -> np.ndarray:
+    num_texts = len(offsets) - 1
+    num_hashes = len(factors)
+    out = np.empty((num_texts, num_hashes), np.uint16)
+    longest = 0
+    for text in range(num_texts):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    words = np.empty(longest + 1, np.uint64)
+    least = np.empty(num_hashes, np.uint32)
+    for text in range(num_texts):
+        count = _words(data, offsets[text], offsets[text + 1], words)
+        hashes = _shingles(words, count, ngram)
+        least[:] = np.uint32(0xFFFFFFFF)
+        for index in range(len(hashes)):
+            value = hashes[index]
+            for entry in range(num_hashes):
+                mapped = np.uint32(value * factors[entry] + addends[entry])
+                least[entry] = min(least[entry], mapped)
+        for entry in range(num_hashes):
+            out[text, entry] = least[entry] >> np.uint32(16)
+    return out

@@ -1,0 +1,274 @@
+"""Sources → documents that are clean and measured, none dropped yet; group by group."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tianti.corpus.clean import clean_texts
+from tianti.corpus.config import PrepareConfig, Source
+from tianti.corpus.document import BadInput, Document, content_id
+from tianti.corpus.groups import finished, plan_groups, remove_leftovers
+from tianti.corpus.kernels import kernel, text_buffers
+from tianti.corpus.readers.opening import Piece
+from tianti.corpus.sources import read_piece
+from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
+from tianti.files import atomic_open, fsync_folder, write_json
+
+FUNCTION = "tianti.corpus.prepare:prepare_group"
+# Below, starting workers costs more than they save.
+_WORTH_WORKERS = 48 << 20
+
+
+def prepare(
+    config: PrepareConfig,
+    out: Path,
+    *,
+    runner: str = "native",
+    workers: int | None = None,
+    on_group: Callable[[dict[str, Any], int], None] = lambda manifest, num_bytes: None,
+) -> list[dict[str, Any]]:
+    """Prepares all groups that are not finished yet.
+
+    Args:
+        config: sources and steps.
+        out: folder of the groups; finished ones there are kept.
+        runner: `native` or `ray`.
+        workers: processes; the number of cores when not given.
+        on_group: called with the manifest of each group that was done, and its bytes.
+
+    Returns:
+        The manifests of all groups, in order.
+    """
+    from tianti.corpus.engine import run_tasks
+
+    out.mkdir(parents=True, exist_ok=True)
+    groups = plan_groups(config, out)
+    remove_leftovers(groups, out)
+    open_groups = [group for group in groups if finished(group, out) is None]
+    sizes = {group.name: group.num_bytes for group in groups}
+    small = sum(group.num_bytes for group in open_groups) < _WORTH_WORKERS
+    run_tasks(
+        FUNCTION,
+        [group.task for group in open_groups],
+        runner=runner,
+        workers=1 if small and workers is None else workers or os.cpu_count() or 1,
+        on_result=lambda manifest: on_group(manifest, sizes[manifest["name"]]),
+    )
+    manifests = [finished(group, out) for group in groups]
+    return [manifest for manifest in manifests if manifest is not None]
+
+
+def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
+    """Does one group: reads its files, cleans and measures their documents, writes its files.
+
+    Args:
+        task: `name`, `source`, `files`, `settings` and `out`, as `plan_groups` gives them.
+
+    Returns:
+        The manifest.
+    """
+    started = time.perf_counter(), time.process_time()
+    source = Source.model_validate(task["source"])
+    config = PrepareConfig.model_validate({**task["settings"], "sources": []})
+    out, name = Path(task["out"]), task["name"]
+    bad: list[BadInput] = []
+    counts = dict.fromkeys(("documents", "bytes_in", "bytes", "redacted"), 0)
+    digests: list[np.ndarray] = []
+    partial = out / f".{name}.parquet.tmp"
+    with TableWriter(partial, codec="lz4") as writer:
+        for batch in _batches(_read(task["files"], source, config, bad)):
+            table = _measured(batch, source, config, counts)
+            writer.write(table)
+            if config.dedup.near:
+                from tianti.corpus.minhash import signatures
+
+                digests.append(signatures(table["text"], config.dedup.ngram))
+    files = {}
+    if writer.rows:
+        _publish(partial, out / f"{name}.parquet", files)
+    if digests:
+        # Turned round, so that one entry of all documents lies together: bands are read singly.
+        turned = np.ascontiguousarray(np.concatenate(digests).T)
+        with atomic_open(out / f"{name}.signatures.npy") as file:
+            np.save(file, turned)
+        files[f"{name}.signatures.npy"] = (out / f"{name}.signatures.npy").stat().st_size
+    if bad:
+        with atomic_open(out / f"{name}.quarantine.jsonl", "w") as file:
+            for item in bad:
+                file.write(json.dumps(_bad_row(item), ensure_ascii=False) + "\n")
+        path = out / f"{name}.quarantine.jsonl"
+        files[path.name] = path.stat().st_size
+    manifest = {
+        "name": name,
+        "files": files,
+        "source": source.name,
+        "inputs": [_with_hash(file) for file in task["files"]],
+        "settings": task["settings"],
+        "bad_inputs": len(bad),
+        **counts,
+        "wall_seconds": round(time.perf_counter() - started[0], 3),
+        "cpu_seconds": round(time.process_time() - started[1], 3),
+    }
+    write_json(out / f"{name}.json", manifest)
+    return manifest
+
+
+def _publish(partial: Path, path: Path, files: dict[str, int]) -> None:
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    fsync_folder(path.parent)
+    files[path.name] = path.stat().st_size
+
+
+def _bad_row(item: BadInput) -> dict[str, Any]:
+    return {"origin": item.origin, "byte": item.byte, "reason": item.reason, "remedy": item.remedy}
+
+
+def _with_hash(file: dict[str, Any]) -> dict[str, Any]:
+    """Adds the SHA-256 of the bytes that were read of a local file."""
+    path = file.get("path")
+    if path is None or "://" in path:
+        return file
+    digest = hashlib.sha256()
+    left = file["stop"] - file["start"]
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(file["start"])
+            while left > 0 and (block := stream.read(min(1 << 20, left))):
+                digest.update(block)
+                left -= len(block)
+    except OSError:
+        # The reader has said what is wrong with it.
+        return file
+    return {**file, "sha256": digest.hexdigest()}
+
+
+def _read(
+    files: list[dict[str, Any]], source: Source, config: PrepareConfig, bad: list[BadInput]
+) -> Iterator[Document]:
+    for file in files:
+        if "builtin" in file:
+            from tianti.corpus.python_docs import python_docs
+
+            yield from python_docs()
+            continue
+        piece = Piece(file["path"], file["start"], file["stop"] if file["part"] else None)
+        for item in read_piece(piece, source, config.clean.html):
+            if isinstance(item, Document):
+                yield item
+            else:
+                bad.append(item)
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    chars = 0
+    for document in documents:
+        batch.append(document)
+        chars += len(document.text)
+        if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def _measured(
+    batch: list[Document], source: Source, config: PrepareConfig, counts: dict[str, int]
+) -> pa.Table:
+    """Gives a batch as a table: cleaned, redacted, identified and measured."""
+    raw = [document.text for document in batch]
+    texts = clean_texts(raw, config.clean)
+    if config.privacy.redact:
+        texts = _redacted(texts, tuple(config.privacy.redact), counts)
+    column = pa.array(texts, pa.large_string())
+    data, offsets = text_buffers(column)
+    lengths = _lengths(data, offsets)
+    columns = {
+        "id": pa.array([content_id(text) for text in texts], pa.string()),
+        "text": column,
+        **columns_of(batch, source.name, source.split),
+        "language": _languages(texts, config),
+        "bytes": pa.array(np.diff(offsets)),
+        "chars": pa.array(lengths[:, 0]),
+        "visible": pa.array(lengths[:, 1]),
+        "cjk_bytes": pa.array(lengths[:, 2]),
+    }
+    if config.quality.filters:
+        from tianti.corpus.statistics import document_statistics
+
+        columns |= document_statistics(column)
+    if config.decontaminate.against:
+        from tianti.corpus.decontaminate import contamination_columns
+
+        columns |= contamination_columns(column, config.decontaminate)
+    if config.quality.classifier is not None or config.quality.perplexity is not None:
+        from tianti.corpus.learned import learned_columns
+
+        columns |= learned_columns(column, config.quality)
+    counts["documents"] += len(batch)
+    counts["bytes_in"] += _utf8_bytes(raw)
+    counts["bytes"] += int(offsets[-1] - offsets[0])
+    return pa.table(columns)
+
+
+def _utf8_bytes(texts: list[str]) -> int:
+    return sum(
+        len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        for text in texts
+    )
+
+
+def _redacted(texts: list[str], kinds: tuple[str, ...], counts: dict[str, int]) -> list[str]:
+    from tianti.corpus.privacy import redact
+
+    out = []
+    for text in texts:
+        clean, spans = redact(text, kinds)
+        counts["redacted"] += len(spans)
+        out.append(clean)
+    return out
+
+
+def _languages(texts: list[str], config: PrepareConfig) -> pa.Array:
+    if not config.languages.wanted:
+        return pa.nulls(len(texts), pa.string())
+    from tianti.corpus.language import detect_language
+
+    return pa.array([detect_language(text).code for text in texts], pa.string())
+
+
+@kernel
+def _lengths(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Gives for each text its characters, those between its outer blanks, and bytes of 汉字."""
+    out = np.zeros((len(offsets) - 1, 3), np.int64)
+    for text in range(len(out)):
+        start, stop = offsets[text], offsets[text + 1]
+        chars = first = last = cjk = 0
+        for at in range(start, stop):
+            byte = data[at]
+            if byte & 0xC0 != 0x80:
+                chars += 1
+                if byte > 0x20:
+                    if first == 0:
+                        first = chars
+                    last = chars
+                if byte >= 0xE3 and byte <= 0xE9 and at + 1 < stop:
+                    point = (byte & 0x0F) << 6 | (data[at + 1] & 0x3F)
+                    # 3400 to 9FFF, told by the upper ten bits.
+                    if 0xD0 <= point <= 0x27F:
+                        cjk += 3
+        out[text, 0] = chars
+        out[text, 1] = last - first + 1 if first else 0
+        out[text, 2] = cjk
+    return out

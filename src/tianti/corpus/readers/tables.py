@@ -1,0 +1,202 @@
+"""Records: JSONL, CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from tianti.corpus.config import Source
+from tianti.corpus.document import BadInput, Document
+from tianti.corpus.readers.opening import MAX_RECORD_BYTES, Piece, open_piece, read_lines
+from tianti.corpus.readers.plain import bad_encoding
+from tianti.messages import tr
+
+MEDIA = ("image", "images", "audio", "video")
+_ABSENT = object()
+
+
+def read_jsonl(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
+    """Gives a document for each line; a bad line is named and the next one read."""
+    place = "" if piece.start == 0 else f"@{piece.start}"
+    for number, start, line in read_lines(piece):
+        if line is not None and (not line or line.isspace()):
+            continue
+        origin = f"{piece.path}{place}:{number}"
+        if line is None:
+            yield _too_long(origin, start)
+            continue
+        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+            line = line[3:]
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            record = _load_slowly(line, origin, start)
+            if isinstance(record, BadInput):
+                yield record
+                continue
+        yield document_of_record(record, origin, source, start)
+
+
+def _load_slowly(line: bytes, origin: str, start: int) -> Any:
+    """Gives the record of a line that the strict parser refused, or what is wrong with it.
+
+    NaN and lone surrogates are let through: Python writes them.
+    """
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return bad_encoding(origin, error, start)
+    except (ValueError, RecursionError) as error:
+        return BadInput(
+            origin,
+            tr("this line is not JSON ({reason})", reason=error),
+            tr("Each line must be one JSON object"),
+            start,
+        )
+
+
+def _too_long(origin: str, start: int) -> BadInput:
+    return BadInput(
+        origin,
+        tr("this line is longer than {limit} MiB", limit=MAX_RECORD_BYTES >> 20),
+        tr("Each line must be one JSON object"),
+        start,
+    )
+
+
+def document_of_record(
+    record: Any, origin: str, source: Source, start: int | None = None
+) -> Document | BadInput:
+    """Gives the document of a record; its other fields become what is said of it."""
+    value = _field(record, source.text)
+    if isinstance(value, str):
+        label = None
+        if source.label is not None:
+            found = _field(record, source.label)
+            label = None if found is _ABSENT or found is None else str(found)
+        if len(record) > 1:
+            # Of a nested field, the whole record stays: it is not torn apart.
+            record.pop(source.text, None)
+            return Document(value, origin, record, label=label)
+        return Document(value, origin, label=label)
+    names = ", ".join(list(record)[:8]) if isinstance(record, dict) else type(record).__name__
+    if value is not _ABSENT and value is not None:
+        names = f"{source.text}: {type(value).__name__}"
+    return BadInput(
+        origin,
+        tr(
+            "there is no text in the field {field!r} (found: {names})",
+            field=source.text,
+            names=names,
+        ),
+        tr(
+            "Name the field that holds the text: corpus.sources.N.text in a recipe,"
+            " --field in tianti eval"
+        ),
+        start,
+    )
+
+
+def _field(record: Any, name: str) -> Any:
+    """Gives a field by its name or, where there is none such, by its dotted path."""
+    if not isinstance(record, dict):
+        return _ABSENT
+    if name in record:
+        return record[name]
+    value: Any = record
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _ABSENT
+        value = value[part]
+    return value
+
+
+def read_csv(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
+    """Gives a document for each row of a table with a head line; commas, semicolons or tabs."""
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    with open_piece(piece) as stream:
+        lines = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+        head = lines.readline()
+        delimiter = max((",", "\t", ";"), key=head.count)
+        names = next(csv.reader([head], delimiter=delimiter), [])
+        rows = csv.reader(lines, delimiter=delimiter)
+        number = 0
+        while True:
+            number += 1
+            origin = f"{piece.path}:{number + 1}"
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield BadInput(
+                    origin,
+                    tr("this row is not CSV ({reason})", reason=error),
+                    tr("Quote fields that hold line ends or quotes"),
+                )
+                continue
+            except UnicodeDecodeError as error:
+                # The reader cannot find the next row in bytes that it could not decode.
+                yield bad_encoding(origin, error)
+                return
+            if not row:
+                continue
+            if len(row) != len(names):
+                yield BadInput(
+                    origin,
+                    tr("{found} fields, not {wanted}", found=len(row), wanted=len(names)),
+                    tr("Quote fields that hold line ends or quotes"),
+                )
+                continue
+            yield document_of_record(dict(zip(names, row, strict=True)), origin, source)
+
+
+def read_parquet(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
+    """Gives a document for each row; media columns are carried along as they are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with open_piece(piece) as stream:
+            file = pq.ParquetFile(stream)
+            names = file.schema_arrow.names
+            if source.text.split(".")[0] not in names:
+                yield document_of_record(dict.fromkeys(names), piece.path, source)
+                return
+            carried = [
+                name
+                for name in names
+                if (name in source.carry if source.carry is not None else name in MEDIA)
+            ]
+            for batch in file.iter_batches(batch_size=1024):
+                for record in batch.to_pylist():
+                    row += 1
+                    media = {name: record.pop(name) for name in carried}
+                    plain = {name: _plain(value) for name, value in record.items()}
+                    item = document_of_record(plain, f"{piece.path}:{row}", source)
+                    if isinstance(item, Document):
+                        item.media = media
+                    yield item
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield BadInput(
+            piece.path if not row else f"{piece.path}:{row + 1}",
+            tr("this is not a readable Parquet file ({reason})", reason=error),
+            tr("Fetch or write it again"),
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Gives a value JSON can hold; of bytes only their number is said."""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
