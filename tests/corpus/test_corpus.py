@@ -23,11 +23,7 @@ def build(folder, out, **settings):
 
 
 def all_rows(out):
-    return [
-        row
-        for split in ("train", "validation", "test")
-        for row in read_documents(out / split)
-    ]
+    return [row for split in ("train", "validation", "test") for row in read_documents(out / split)]
 
 
 @given(st.text())
@@ -39,7 +35,8 @@ def test_cleaning_twice_changes_nothing_more(text):
 def test_cleaning_makes_text_canonical():
     decomposed = unicodedata.normalize("NFD", "café")
     assert (
-        clean_text(f"\n{decomposed}\r\nb\x00\x1b \t\nc\n\n\n\n\nd\n", CleanConfig()) == "café\nb\nc\n\n\nd"
+        clean_text(f"\n{decomposed}\r\nb\x00\x1b \t\nc\n\n\n\n\nd\n", CleanConfig())
+        == "café\nb\nc\n\n\nd"
     )
     assert clean_text("ＡＢＣ１２３", CleanConfig()) == "ＡＢＣ１２３"
     assert clean_text("ＡＢＣ１２３", CleanConfig(normalize="NFKC")) == "ABC123"

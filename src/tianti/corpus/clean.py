@@ -50,7 +50,9 @@ def text_column(texts: list[str]) -> pa.Array:
     try:
         return pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
-        return pa.array([text.encode("utf-8", "replace").decode() for text in texts], pa.large_string())
+        return pa.array(
+            [text.encode("utf-8", "replace").decode() for text in texts], pa.large_string()
+        )
 
 
 def _is_odd(text: str, config: CleanConfig) -> bool:

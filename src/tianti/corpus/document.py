@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-
 _HAN = re.compile("[\u3400-\u9fff]")
 
 

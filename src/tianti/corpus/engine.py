@@ -1,7 +1,7 @@
 """Carries tasks out on Daft's runners: this machine's processes, or a Ray cluster.
 
 The only file that imports Daft. A task is small (names of files and settings), reads and writes
-files itself, and leaves the same files whoever carries it out, so a lost worker costs its task only.
+files itself, and leaves the same files whoever carries it out: a lost worker costs its task only.
 Daft runs in a process of its own, because Ctrl-C while it calls Python can abort the interpreter.
 """
 
@@ -94,7 +94,9 @@ def _in_child(
         env=environment,
         start_new_session=True,
     )
-    assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
     order = {"function": function, "tasks": tasks, "runner": runner, "workers": workers}
     try:
         with suppress(BrokenPipeError):
@@ -163,11 +165,10 @@ def _main() -> None:
         json.dumps({"index": index, "task": task}) for index, task in enumerate(order["tasks"])
     ]
     frame = daft.from_pydict({"task": texts})
-    if order["runner"] == "ray":
-        frame = frame.into_partitions(len(texts))
-    else:
-        frame = frame.into_batches(1)
-    for row in frame.select(Worker().work(frame["task"]).alias("answer")).iter_rows():
+    on_ray = order["runner"] == "ray"
+    frame = frame.into_partitions(len(texts)) if on_ray else frame.into_batches(1)
+    work: Any = Worker().work
+    for row in frame.select(work(frame["task"]).alias("answer")).iter_rows():
         print(row["answer"], flush=True)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tianti.corpus.config import PrepareConfig, Source
-from tianti.corpus.sources import file_state, format_of, list_files
+from tianti.corpus.sources import file_state, format_of, list_files, source_state
 from tianti.errors import Damaged
 from tianti.files import read_json
 
@@ -38,21 +38,36 @@ class Group:
     num_bytes: int
 
 
-def plan_groups(config: PrepareConfig, out: Path, group_bytes: int = GROUP_BYTES) -> list[Group]:
+def plan_groups(
+    config: PrepareConfig, out: Path, references: str = "", group_bytes: int = GROUP_BYTES
+) -> list[Group]:
     """Cuts the sources into groups, held-out sources first.
 
     Of two equal texts the first counts, so one that would be trained on yields to one held out.
+
+    Args:
+        config: sources and steps.
+        out: where the groups are written.
+        references: hash of what all groups are compared with.
+        group_bytes: about how much text a group holds.
     """
     order = {"test": 0, "validation": 1}
-    ranked = sorted(
-        enumerate(config.sources), key=lambda pair: order.get(pair[1].split or "", 2)
-    )
+    ranked = sorted(config.sources, key=lambda source: order.get(source.split or "", 2))
     settings = config.model_dump(mode="json", exclude={"sources"})
+    compared = references
+    if wants_all_sources(config):
+        # What lines are too common depends on every file.
+        compared += json.dumps([source_state(source) for source in config.sources])
     groups: list[Group] = []
-    for index, source in ranked:
+    for source in ranked:
         for files in _cut(source, group_bytes):
-            groups.append(_group(len(groups), index, source, files, settings, out))
+            groups.append(_group(len(groups), source, files, settings, compared, out))
     return groups
+
+
+def wants_all_sources(config: PrepareConfig) -> bool:
+    """Tells whether what a group becomes depends on the other groups."""
+    return config.clean.boilerplate_lines is not None or config.dedup.lines is not None
 
 
 def _cut(source: Source, group_bytes: int) -> list[list[dict[str, Any]]]:
@@ -94,10 +109,10 @@ def _pieces(state: dict[str, Any], source: Source, group_bytes: int) -> list[dic
 
 def _group(
     number: int,
-    index: int,
     source: Source,
     files: list[dict[str, Any]],
     settings: dict[str, Any],
+    compared: str,
     out: Path,
 ) -> Group:
     identity = {
@@ -105,11 +120,13 @@ def _group(
         "source": source.model_dump(mode="json"),
         "files": files,
         "settings": settings,
+        "compared": compared,
     }
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
     name = f"{number:06d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     task = {
         "name": name,
+        "number": number,
         "source": source.model_dump(mode="json"),
         "files": files,
         "settings": settings,

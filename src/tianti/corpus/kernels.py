@@ -59,7 +59,7 @@ def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndar
 
 
 @kernel
-def mix(value: int) -> int:
+def mix(value: Any) -> Any:
     """Spreads the bits of a 64-bit number (finaliser of SplitMix64, Steele et al. 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -75,9 +75,7 @@ def code_point(data: np.ndarray, at: int) -> int:
     if first < 0xE0:
         return (first & 0x1F) << 6 | (int(data[at + 1]) & 0x3F)
     if first < 0xF0:
-        return (
-            (first & 0x0F) << 12 | (int(data[at + 1]) & 0x3F) << 6 | (int(data[at + 2]) & 0x3F)
-        )
+        return (first & 0x0F) << 12 | (int(data[at + 1]) & 0x3F) << 6 | (int(data[at + 2]) & 0x3F)
     return (
         (first & 0x07) << 18
         | (int(data[at + 1]) & 0x3F) << 12
@@ -122,7 +120,7 @@ def is_separator(point: int) -> bool:
         or 0x2E00 <= point <= 0x2E7F
         or 0x3000 <= point <= 0x3004
         or 0x3008 <= point <= 0x3020
-        or 0x3030 == point
+        or point == 0x3030
         or 0xFE30 <= point <= 0xFE6F
         or 0xFF00 <= point <= 0xFF0F
         or 0xFF1A <= point <= 0xFF20

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 # Languages told right in at least 95 of 100 sentences (docs/corpus.md has the table).
 _CODES = {"iw": "he", "jw": "jv", "nb": "no", "in": "id", "mo": "ro", "zh-Hant": "zh"}
 _MAX_BYTES = 4096
-_INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]"
+)
 UNKNOWN = "und"
 
 

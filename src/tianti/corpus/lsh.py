@@ -94,13 +94,13 @@ def near_duplicate_clusters(
     for number in range(cut.bands):
         left, right = candidate_pairs(signatures.band(number, cut.rows)[numbers], numbers)
         # What is joined already need not be looked at again.
-        roots_left, roots_right = _roots(parents, left), _roots(parents, right)
+        roots_left, roots_right = roots_of(parents, left), roots_of(parents, right)
         apart = roots_left != roots_right
         left, right = left[apart], right[apart]
         good = agreement(signatures, left, right) >= cut.threshold
-        _join(parents, left[good], right[good])
+        join(parents, left[good], right[good])
         on_band()
-    return _roots(parents, np.arange(signatures.count))
+    return roots_of(parents, np.arange(signatures.count))
 
 
 def candidate_pairs(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +137,8 @@ def _root(parents: np.ndarray, number: int) -> int:
 
 
 @kernel
-def _roots(parents: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def roots_of(parents: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Gives the smallest number in the cluster of each."""
     out = np.empty(len(numbers), np.int64)
     for index in range(len(numbers)):
         out[index] = _root(parents, numbers[index])
@@ -145,7 +146,7 @@ def _roots(parents: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _join(parents: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+def join(parents: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
     """Joins the clusters of each pair under the smaller number (Tarjan 1975)."""
     for index in range(len(left)):
         a, b = _root(parents, left[index]), _root(parents, right[index])

@@ -25,6 +25,7 @@ HASHES = 108
 # A text with fewer n-grams is one n-gram as a whole.
 FEW = 10
 _BASE = 0x9E3779B97F4A7C15
+NO_SPANS = np.empty((0, 2), np.int64)
 _generator = np.random.Generator(np.random.PCG64(20231))
 # Odd factors, so that each map of 32-bit numbers is one to one.
 _FACTORS = _generator.integers(0, 2**32, HASHES, dtype=np.uint32) | np.uint32(1)
@@ -62,7 +63,7 @@ def shingle_hashes(data: np.ndarray, ngram: int) -> np.ndarray:
         ngram: words to an n-gram.
     """
     words = np.empty(len(data) + 1, np.uint64)
-    count = _words(data, 0, len(data), words)
+    count = words_of(data, 0, len(data), words, NO_SPANS)
     return _shingles(words, count, ngram)
 
 
@@ -77,42 +78,62 @@ def _minima(hashes: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _words(data: np.ndarray, start: int, stop: int, words: np.ndarray) -> int:
-    """Writes a hash for each word and gives their number."""
+def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: np.ndarray) -> int:
+    """Writes a hash for each word and gives their number.
+
+    Args:
+        data: UTF-8 bytes.
+        start: where the text begins.
+        stop: where it ends.
+        words: room for the hashes.
+        spans: `(words, 2)` room for where each begins and ends, or no room at all.
+    """
     count = 0
     at = start
     value = np.uint64(0)
-    inside = False
+    begin = -1
+    placed = len(spans) > 0
     while at < stop:
         byte = data[at]
         if byte < 0x80:
             if 0x61 <= byte <= 0x7A or 0x30 <= byte <= 0x39 or 0x41 <= byte <= 0x5A:
                 lower = byte | 0x20 if byte >= 0x41 else byte
                 value = (value + np.uint64(lower) + np.uint64(1)) * np.uint64(_BASE)
-                inside = True
-            elif inside:
+                if begin < 0:
+                    begin = at
+            elif begin >= 0:
                 words[count] = mix(value)
+                if placed:
+                    spans[count, 0], spans[count, 1] = begin, at
                 count += 1
                 value = np.uint64(0)
-                inside = False
+                begin = -1
             at += 1
             continue
         point = code_point(data, at)
-        at += width(byte)
+        size = width(byte)
         if is_cjk(point) or is_separator(point):
-            if inside:
+            if begin >= 0:
                 words[count] = mix(value)
+                if placed:
+                    spans[count, 0], spans[count, 1] = begin, at
                 count += 1
                 value = np.uint64(0)
-                inside = False
+                begin = -1
             if is_cjk(point):
                 words[count] = mix(np.uint64(point))
+                if placed:
+                    spans[count, 0], spans[count, 1] = at, at + size
                 count += 1
         else:
             value = (value + np.uint64(point) + np.uint64(1)) * np.uint64(_BASE)
-            inside = True
-    if inside:
+            if begin < 0:
+                begin = at
+        at += size
+    if begin >= 0:
         words[count] = mix(value)
+        if placed:
+            spans[count, 0], spans[count, 1] = begin, stop
         count += 1
     return count
 
@@ -153,9 +174,10 @@ def _signatures(
     for text in range(num_texts):
         longest = max(longest, offsets[text + 1] - offsets[text])
     words = np.empty(longest + 1, np.uint64)
+    spans = np.empty((0, 2), np.int64)
     least = np.empty(num_hashes, np.uint32)
     for text in range(num_texts):
-        count = _words(data, offsets[text], offsets[text + 1], words)
+        count = words_of(data, offsets[text], offsets[text + 1], words, spans)
         hashes = _shingles(words, count, ngram)
         least[:] = np.uint32(0xFFFFFFFF)
         for index in range(len(hashes)):

@@ -18,7 +18,9 @@ from tianti.corpus.config import PrepareConfig, Source
 from tianti.corpus.document import BadInput, Document, content_id
 from tianti.corpus.groups import finished, plan_groups, remove_leftovers
 from tianti.corpus.kernels import kernel, text_buffers
+from tianti.corpus.lines import LineFilter, find_lines, wants_lines
 from tianti.corpus.readers.opening import Piece
+from tianti.corpus.references import REFERENCES, build_references
 from tianti.corpus.sources import read_piece
 from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
 from tianti.files import atomic_open, fsync_folder, write_json
@@ -50,10 +52,13 @@ def prepare(
     """
     from tianti.corpus.engine import run_tasks
 
-    out.mkdir(parents=True, exist_ok=True)
-    groups = plan_groups(config, out)
+    (out / REFERENCES).mkdir(parents=True, exist_ok=True)
+    state = build_references(config, out / REFERENCES)
+    groups = plan_groups(config, out, state)
     remove_leftovers(groups, out)
     open_groups = [group for group in groups if finished(group, out) is None]
+    if wants_lines(config) and open_groups:
+        find_lines(config, groups, out / REFERENCES, runner, workers or os.cpu_count() or 1)
     sizes = {group.name: group.num_bytes for group in groups}
     small = sum(group.num_bytes for group in open_groups) < _WORTH_WORKERS
     run_tasks(
@@ -80,19 +85,21 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     source = Source.model_validate(task["source"])
     config = PrepareConfig.model_validate({**task["settings"], "sources": []})
     out, name = Path(task["out"]), task["name"]
+    references = out / REFERENCES
+    unwanted = LineFilter.load(references, name, task["number"]) if wants_lines(config) else None
     bad: list[BadInput] = []
     counts = dict.fromkeys(("documents", "bytes_in", "bytes", "redacted"), 0)
     digests: list[np.ndarray] = []
     partial = out / f".{name}.parquet.tmp"
     with TableWriter(partial, codec="lz4") as writer:
-        for batch in _batches(_read(task["files"], source, config, bad)):
-            table = _measured(batch, source, config, counts)
+        for batch in batches(read_files(task["files"], source, config, bad)):
+            table = _measured(batch, source, config, references, counts, unwanted)
             writer.write(table)
             if config.dedup.near:
                 from tianti.corpus.minhash import signatures
 
                 digests.append(signatures(table["text"], config.dedup.ngram))
-    files = {}
+    files: dict[str, int] = {}
     if writer.rows:
         _publish(partial, out / f"{name}.parquet", files)
     if digests:
@@ -153,9 +160,10 @@ def _with_hash(file: dict[str, Any]) -> dict[str, Any]:
     return {**file, "sha256": digest.hexdigest()}
 
 
-def _read(
+def read_files(
     files: list[dict[str, Any]], source: Source, config: PrepareConfig, bad: list[BadInput]
 ) -> Iterator[Document]:
+    """Gives the documents of a group's files; what is wrong with any is added to `bad`."""
     for file in files:
         if "builtin" in file:
             from tianti.corpus.python_docs import python_docs
@@ -170,7 +178,8 @@ def _read(
                 bad.append(item)
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Gives documents in batches that bound what is in memory."""
     batch: list[Document] = []
     chars = 0
     for document in documents:
@@ -184,11 +193,18 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 
 def _measured(
-    batch: list[Document], source: Source, config: PrepareConfig, counts: dict[str, int]
+    batch: list[Document],
+    source: Source,
+    config: PrepareConfig,
+    references: Path,
+    counts: dict[str, int],
+    unwanted: LineFilter | None,
 ) -> pa.Table:
     """Gives a batch as a table: cleaned, redacted, identified and measured."""
     raw = [document.text for document in batch]
     texts = clean_texts(raw, config.clean)
+    if unwanted is not None:
+        texts = unwanted.without(texts)
     if config.privacy.redact:
         texts = _redacted(texts, tuple(config.privacy.redact), counts)
     column = pa.array(texts, pa.large_string())
@@ -209,13 +225,17 @@ def _measured(
 
         columns |= document_statistics(column)
     if config.decontaminate.against:
-        from tianti.corpus.decontaminate import contamination_columns
+        from tianti.corpus.decontaminate import INDEX, contamination_columns
 
-        columns |= contamination_columns(column, config.decontaminate)
-    if config.quality.classifier is not None or config.quality.perplexity is not None:
-        from tianti.corpus.learned import learned_columns
+        columns |= contamination_columns(column, config.decontaminate, str(references / INDEX))
+    if config.quality.classifier is not None:
+        from tianti.corpus.learned import CLASSIFIER, quality_column
 
-        columns |= learned_columns(column, config.quality)
+        columns["quality"] = quality_column(column, str(references / CLASSIFIER))
+    if config.quality.perplexity is not None:
+        from tianti.corpus.learned import PERPLEXITY, bits_per_byte_column
+
+        columns["bits_per_byte"] = bits_per_byte_column(column, str(references / PERPLEXITY))
     counts["documents"] += len(batch)
     counts["bytes_in"] += _utf8_bytes(raw)
     counts["bytes"] += int(offsets[-1] - offsets[0])

@@ -39,7 +39,9 @@ _CARD = re.compile(r"(?<![\d.-])(?:1800|2131|2[2-7]\d\d|[3-6]\d{3})(?:[ -]?\d){8
 _CN_MOBILE = re.compile(
     r"(?<![\d.+-])(?:(?:\+|00)?86[- ]?)?1[3-9]\d[- ]?\d{4}[- ]?\d{4}(?![\d-]|\.\d)"
 )
-_CN_LANDLINE = re.compile(r"(?<![\d-])(?:\+?86[- ]?)?\(?0(?:10|2\d|[3-9]\d{2})\)?[- ]\d{7,8}(?![\d-])")
+_CN_LANDLINE = re.compile(
+    r"(?<![\d-])(?:\+?86[- ]?)?\(?0(?:10|2\d|[3-9]\d{2})\)?[- ]\d{7,8}(?![\d-])"
+)
 _PHONE = re.compile(
     r"(?<![\w.+/=-])(?:"
     r"\+\d{1,3}[-. ]?(?:\(\d{1,4}\)[-. ]?)?\d{1,4}(?:[-. ]?\d{2,4}){2,4}"  # +44 20 7946 0958
@@ -179,7 +181,7 @@ def _id_cards(text: str) -> Iterator[Span]:
 
 
 def is_chinese_id(text: str) -> bool:
-    """Tells whether 18 characters are a Chinese identity number: date and ISO 7064 sum are right."""
+    """Tells whether 18 characters are a Chinese identity number, by date and ISO 7064 sum."""
     try:
         born = date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
     except ValueError:

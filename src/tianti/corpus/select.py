@@ -179,7 +179,7 @@ def _best_first(
     splits = table["split"].to_pylist() if table["split"].null_count < table.num_rows else None
     held = np.array([_SPLIT_RANK[split] for split in splits]) if splits else np.zeros(len(hashes))
     place = np.arange(len(hashes))
-    keys = (place, held)
+    keys: tuple[np.ndarray, ...] = (place, held)
     if config.dedup.keep == "longest":
         better = [-columns["chars"]]
         if "quality" in columns:

@@ -114,7 +114,9 @@ def _list_remote(url: str, source: Source) -> tuple[list[str], bool]:
         raise UserError(
             tr("this address cannot be read ({reason})", reason=error),
             where=url,
-            remedy=tr("Check the address; s3://, gs:// and hf:// need s3fs, gcsfs, huggingface_hub"),
+            remedy=tr(
+                "Check the address; s3://, gs:// and hf:// need s3fs, gcsfs, huggingface_hub"
+            ),
         ) from error
     names = [filesystem.unstrip_protocol(name) for name in sorted(found)]
     return [name for name in names if format_of(name, source)], bool(names)

@@ -8,6 +8,8 @@ the tests says the same in plain Python.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -61,7 +63,9 @@ _INDEX = {name: index for index, name in enumerate(NAMES)}
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 # The commonest particles, prepositions and pronouns: real Chinese prose is full of them.
-_FUNCTION_CHARS = "的一是不了在有人我他这为之来以个中上们到说就和也要对于而与着那得可其或从被把很还让"
+_FUNCTION_CHARS = (
+    "的一是不了在有人我他这为之来以个中上们到说就和也要对于而与着那得可其或从被把很还让"
+)
 # datatrove's terminal punctuation: lines that end in one of these end a sentence.
 TERMINALS = (
     ".?!。？！．｡‼⁇⁈⁉‽⸮⸼﹒﹖﹗؟۔؞܀܁܂।॥၊။።፧፨᙮។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫։߹࠷࠹࠽࠾᜵᜶"
@@ -106,7 +110,7 @@ def _is_line_end(point: int) -> bool:
 
 
 @kernel
-def _slot(table: np.ndarray, key: int, mask: int) -> int:
+def _slot(table: np.ndarray, key: Any, mask: int) -> Any:
     """Gives the place of a key in an open-addressing table, or the free one where it would go."""
     place = np.int64(key & np.uint64(mask))
     while table[place] != 0 and table[place] != key:
@@ -173,8 +177,13 @@ def _repeated_gram_chars(
 
 @kernel
 def _repeated_pieces(
-    data: np.ndarray, start: int, stop: int, newlines: int, skip_blank: bool,
-    table: np.ndarray, mask: int,
+    data: np.ndarray,
+    start: int,
+    stop: int,
+    newlines: int,
+    skip_blank: bool,
+    table: np.ndarray,
+    mask: int,
 ) -> tuple[int, int, int]:
     """Gives pieces, repeated ones and their characters, of a text cut at runs of newlines.
 
@@ -224,10 +233,9 @@ def _repeated_pieces(
             else:
                 repeated += 1
                 repeated_chars += chars
-        if at >= stop:
-            # A text that ends in a cut has an empty piece after it.
-            if run == 0:
-                break
+        # A text that ends in a cut has an empty piece after it.
+        if at >= stop and run == 0:
+            break
         at += max(run, 1)
     return pieces, repeated, repeated_chars
 
@@ -274,9 +282,8 @@ def _phrases(data: np.ndarray, start: int, stop: int) -> int:
         elif byte == 0x70:
             if _matches(data, at, stop, b"privacy policy"):
                 found |= 8
-        elif byte == 0x74 and data[at + 1] | 0x20 == 0x65:
-            if _matches(data, at, stop, b"terms of use"):
-                found |= 8
+        elif byte == 0x74 and _matches(data, at, stop, b"terms of use"):
+            found |= 8
     return found
 
 
@@ -425,7 +432,9 @@ def _line_statistics(
                     bullets += 1
                 if last - first >= 3 and (
                     (data[last - 1] == 0x2E and data[last - 2] == 0x2E and data[last - 3] == 0x2E)
-                    or (data[last - 1] == 0xA6 and data[last - 2] == 0x80 and data[last - 3] == 0xE2)
+                    or (
+                        data[last - 1] == 0xA6 and data[last - 2] == 0x80 and data[last - 3] == 0xE2
+                    )
                 ):
                     ellipses += 1
                 if dropped == 0:
@@ -482,7 +491,11 @@ def _full_line_statistics(
 
 @kernel
 def _chinese_statistics(
-    data: np.ndarray, start: int, stop: int, terminals: np.ndarray, functions: np.ndarray,
+    data: np.ndarray,
+    start: int,
+    stop: int,
+    terminals: np.ndarray,
+    functions: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Fills in what the Chinese rules look at."""
@@ -513,7 +526,10 @@ def _chinese_statistics(
 
 @kernel
 def _statistics(
-    data: np.ndarray, offsets: np.ndarray, terminals: np.ndarray, functions: np.ndarray,
+    data: np.ndarray,
+    offsets: np.ndarray,
+    terminals: np.ndarray,
+    functions: np.ndarray,
     stop_hashes: np.ndarray,
 ) -> np.ndarray:
     num_texts = len(offsets) - 1

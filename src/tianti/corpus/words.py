@@ -6,6 +6,8 @@ Runs without blanks are cut from the head, from the tail, then inside; contracti
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tianti.corpus.kernels import code_point, is_cjk, is_separator, kernel, mix, width
@@ -30,7 +32,7 @@ def word_hash(text: str) -> np.uint64:
 
 
 @kernel
-def _hash(data: np.ndarray, start: int, stop: int) -> int:
+def _hash(data: np.ndarray, start: int, stop: int) -> Any:
     value = np.uint64(0)
     at = start
     while at < stop:
@@ -48,7 +50,9 @@ def _table(words: str) -> np.ndarray:
 _ABBREVIATION_HASHES = _table(_ABBREVIATIONS)
 _UNIT_HASHES = _table(_UNITS)
 _CONTRACTION_HASHES = _table(_CONTRACTIONS)
-_FACE_CODES = np.sort(np.array([ord(a) << 8 | ord(b) for a, b in _FACES.split()], np.int64))
+_FACE_CODES = np.sort(
+    np.array([ord(face[0]) << 8 | ord(face[1]) for face in _FACES.split()], np.int64)
+)
 _CANNOT = word_hash("cannot")
 
 
@@ -100,7 +104,8 @@ def is_punctuation(point: int) -> bool:
     if point < 0x80:
         return _PUNCTUATION[point] if point > 0 else False
     return is_separator(point) and not (
-        0x2190 <= point <= 0x2BFF or point in (0xA2, 0xA3, 0xA4, 0xA5, 0xA9, 0xAE, 0xB0, 0xB1, 0x20AC)
+        0x2190 <= point <= 0x2BFF
+        or point in (0xA2, 0xA3, 0xA4, 0xA5, 0xA9, 0xAE, 0xB0, 0xB1, 0x20AC)
     )
 
 
@@ -135,6 +140,19 @@ def _is_in(table: np.ndarray, value: int) -> bool:
 
 
 @kernel
+def _is_sign(point: int) -> bool:
+    """Tells whether a separator is none of datatrove's punctuation: such signs count as words."""
+    if not (0xA0 <= point < 0xC0 or 0x2010 <= point <= 0x2BFF):
+        return False
+    dashes_and_quotes = 0x2013 <= point <= 0x2014 or 0x2018 <= point <= 0x201A
+    return not (
+        dashes_and_quotes
+        or 0x201C <= point <= 0x201E
+        or point in (0xAB, 0xBB, 0x2026, 0x2236, 0x25BA)
+    )
+
+
+@kernel
 def _emit(
     data: np.ndarray,
     start: int,
@@ -162,13 +180,8 @@ def _emit(
             point = np.int64(code_point(data, at))
             if not is_separator(point):
                 kind = WORD | ALPHA
-            elif 0xA0 <= point < 0xC0 or 0x2010 <= point <= 0x2BFF:
-                # Signs that are not in that list count as words there.
-                if point not in (
-                    0xAB, 0xBB, 0x2013, 0x2014, 0x2018, 0x2019, 0x201A, 0x201C, 0x201D, 0x201E,
-                    0x2026, 0x2236, 0x25BA,
-                ):
-                    kind |= WORD
+            elif _is_sign(point):
+                kind |= WORD
             at += width(byte)
         value = (value + np.uint64(point) + np.uint64(1)) * _BASE
         chars += 1
@@ -301,9 +314,9 @@ def _split_run(
 ) -> int:
     """Writes the words of a run without blanks; `tails` is room for their places."""
     first = data[start]
-    if (first == 0x27 or first | 0x20 == 0x6E) and stop - start <= 6:
-        if _is_in(_CONTRACTION_HASHES, _hash(data, start, stop)):
-            return _emit(data, start, stop, hashes, lengths, kinds, points, starts, count)
+    small = (first == 0x27 or first | 0x20 == 0x6E) and stop - start <= 6
+    if small and _is_in(_CONTRACTION_HASHES, _hash(data, start, stop)):
+        return _emit(data, start, stop, hashes, lengths, kinds, points, starts, count)
     begun = count
     while start < stop:
         end = _head_end(data, start, stop)
@@ -491,7 +504,5 @@ def split_words(
             begin = at
         at += size
     if begin >= 0:
-        count = _split_run(
-            data, begin, stop, hashes, lengths, kinds, points, starts, count, tails
-        )
+        count = _split_run(data, begin, stop, hashes, lengths, kinds, points, starts, count, tails)
     return count

@@ -81,11 +81,11 @@ def stage_config(
     if stage.name == "documents":
         from tianti.corpus.stage import prepare_config
 
-        settings = prepare_config(recipe.corpus)
+        prepared = prepare_config(recipe.corpus)
         return StageConfig(
             recipe.corpus,
             {
-                "corpus": settings,
+                "corpus": prepared,
                 "on_bad_input": recipe.corpus.on_bad_input,
                 "content": _content(recipe, run),
             },

@@ -95,9 +95,7 @@ def read_pdf(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     try:
         import pypdfium2
     except ImportError:
-        yield BadInput(
-            piece.path, tr("pypdfium2 is not installed"), "pip install 'tianti[books]'"
-        )
+        yield BadInput(piece.path, tr("pypdfium2 is not installed"), "pip install 'tianti[books]'")
         return
     try:
         file = pypdfium2.PdfDocument(read_all(piece))

@@ -52,7 +52,7 @@ def read_text(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
 
 
 def read_code(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
-    """Gives a file of source code with its licence, where its licence is asked for or any will do."""
+    """Gives a file of source code, if its licence is among those asked for."""
     for item in read_text(piece, source):
         if isinstance(item, Document):
             item.meta["language"] = Path(piece.path).suffix.lstrip(".")

@@ -35,7 +35,9 @@ def extract_html(data: bytes, extractor: Extractor) -> str:
     """
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    return _main_text(bytes_to_str(data, detect_encoding(data, from_html_meta=True)), extractor)
+    return _main_text(
+        bytes_to_str(data, detect_encoding(data, from_html_meta=True) or "utf-8"), extractor
+    )
 
 
 def _main_text(page: str, extractor: Extractor) -> str:
@@ -78,13 +80,15 @@ def _said_in_page(data: bytes) -> dict[str, str]:
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(data[:200_000].decode("utf-8", "replace"))
-    said = {}
+    said: dict[str, str] = {}
+    if tree.document is None:
+        return said
     robots = tree.document.query_selector('meta[name="robots"]')
-    if robots is not None and robots.getattr("content"):
-        said["robots"] = robots.getattr("content")
+    if robots is not None and (content := robots.getattr("content")):
+        said["robots"] = content
     licence = tree.document.query_selector('link[rel="license"], a[rel="license"]')
-    if licence is not None and licence.getattr("href"):
-        said["licence"] = licence.getattr("href")
+    if licence is not None and (address := licence.getattr("href")):
+        said["licence"] = address
     return said
 
 
@@ -206,7 +210,8 @@ def _decoded(body: bytes, headers: dict[str, str]) -> bytes:
 
 def _dechunked(body: bytes) -> bytes:
     """Gives the bytes of chunks; a body that is not in chunks comes back as it is."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while at < len(body):
         end = body.find(b"\r\n", at)
         try:
