@@ -250,8 +250,15 @@ def _keys(hashes: np.ndarray, roots: np.ndarray) -> np.ndarray:
     return (least[roots] >> np.uint64(12)) / 2.0**52
 
 
-def write_clusters(chosen: Selection, path: Path) -> int:
-    """Writes who repeats whom: `id`, `cluster` (id of the one that stays) and `kind`.
+def write_clusters(chosen: Selection, folder: Path, names: list[str], path: Path) -> int:
+    """Writes who repeats whom: `id` and `origin` of each duplicate and of the one kept for it.
+
+    Args:
+        chosen: what was decided.
+        folder: what `prepare` wrote.
+        names: its parts that hold documents, in order.
+        path: Parquet file with `id`, `origin`, `cluster` (id of the one kept), `kept_origin` and
+            `kind` (`exact`, `near` or `semantic`).
 
     Returns:
         How many duplicates there are.
@@ -262,16 +269,35 @@ def write_clusters(chosen: Selection, path: Path) -> int:
     while (moved := chosen.cluster[heads] != heads).any():
         heads[moved] = chosen.cluster[heads[moved]]
     kinds = pa.array(["", "exact", "near", "semantic"])
+    named, origins = _origins(chosen, folder, names, np.unique(np.concatenate([places, heads])))
     table = pa.table(
         {
             "id": chosen.ids.take(pa.array(places)).cast(pa.string()),
+            "origin": origins.take(pa.array(np.searchsorted(named, places))),
             "cluster": chosen.ids.take(pa.array(heads)).cast(pa.string()),
+            "kept_origin": origins.take(pa.array(np.searchsorted(named, heads))),
             "kind": kinds.take(pa.array(chosen.kind[places].astype(np.int64))),
         }
     )
     with os_errors_named(path):
         pq.write_table(table, path, compression="zstd")
     return len(places)
+
+
+def _origins(
+    chosen: Selection, folder: Path, names: list[str], places: np.ndarray
+) -> tuple[np.ndarray, pa.Array]:
+    """Gives places, sorted, and the origin of the document at each, read part by part."""
+    found = [pa.array([], pa.string())]
+    for number, name in enumerate(names):
+        here = chosen.of_part(number)
+        mine = places[(places >= here.start) & (places < here.stop)] - here.start
+        if len(mine):
+            path = folder / f"{name}.parquet"
+            with os_errors_named(path):
+                column = pq.read_table(path, columns=["origin"])["origin"].combine_chunks()
+            found.append(column.take(pa.array(mine)).cast(pa.string()))
+    return places, pa.concat_arrays(found)
 
 
 def read_manifests(folder: Path) -> list[dict[str, Any]]:

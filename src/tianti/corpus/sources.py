@@ -179,13 +179,18 @@ def source_hashes(source: Source, known: dict[str, str]) -> list[str]:
     return hashes
 
 
-def read_source(source: Source) -> Iterator[Document | BadInput]:
-    """Gives the documents of a source and, where a file or record is bad, what is wrong."""
+def read_source(source: Source, extractor: Any = "fast") -> Iterator[Document | BadInput]:
+    """Gives the documents of a source and, where a file or record is bad, what is wrong.
+
+    Args:
+        source: what to read.
+        extractor: how the main text of web pages is found: `fast` or `quality`.
+    """
     if source.builtin:
         yield from python_docs()
         return
     for path in list_files(source):
-        yield from read_piece(Piece(path), source)
+        yield from read_piece(Piece(path), source, extractor)
 
 
 def read_piece(

@@ -114,8 +114,6 @@ def build_corpus(
     manifests = read_manifests(documents)
     chosen, seconds = _selected(config, documents, manifests, display)
     kept = chosen.fate < 0
-    if not kept.any():
-        _refuse_empty(manifests, chosen)
     chars = int(chosen.columns["chars"][kept].sum())
     limit = section_chars(int(kept.sum()), chars)
     validation = config.validation or derived_share(chars)
@@ -131,29 +129,65 @@ def build_corpus(
             "test": test,
         },
         augment=[step.model_dump(mode="json") for step in config.augment],
-        seed=0,
     )
-    started = time.perf_counter()
-    total = _written(plan, chosen, manifests, config, display)
-    seconds["write"] = time.perf_counter() - started
+    total = _written(plan, chosen, manifests, config, display, seconds)
     splits = {
         name: total["splits"].get(name, {"documents": 0, "bytes": 0, "chars": 0}) for name in SPLITS
     }
     _refuse_empty_split(splits)
-    write_lines(out / "dropped.jsonl", total["samples"])
-    write_lines(out / "kept.jsonl", total["kept_samples"])
-    shutil.copyfile(documents / QUARANTINE, out / QUARANTINE)
-    return {
-        "funnel": _funnel(manifests, chosen, total),
+    return _concluded(documents, out, manifests, chosen, total) | {
         "splits": splits,
         "cjk_share": total["cjk_bytes"] / max(sum(s["bytes"] for s in splits.values()), 1),
         "section_chars": limit,
         "shares": {"validation": validation, "test": test},
-        "bad_inputs": sum(manifest["bad_inputs"] for manifest in manifests),
-        "duplicates": write_clusters(chosen, out / "clusters.parquet"),
-        "languages": total["languages"],
         "augmented": total["augmented"],
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+
+
+def write_documents(
+    config: CorpusConfig, documents: Path, out: Path, display: Display = SILENT
+) -> dict[str, Any]:
+    """Writes the documents that stay to the folder `documents`, without splitting them.
+
+    Args:
+        config: what stays.
+        documents: what `prepare_documents` wrote.
+        out: where to.
+        display: shows progress.
+
+    Returns:
+        The metrics of `build_corpus`, less those of splits.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    manifests = read_manifests(documents)
+    chosen, seconds = _selected(config, documents, manifests, display)
+    plan = Plan(str(documents), str(out), chosen.reasons, limit=None, dealing=None, augment=[])
+    total = _written(plan, chosen, manifests, config, display, seconds)
+    return _concluded(documents, out, manifests, chosen, total) | {
+        "seconds": {name: round(value, 3) for name, value in seconds.items()}
+    }
+
+
+def _concluded(
+    documents: Path,
+    out: Path,
+    manifests: list[dict[str, Any]],
+    chosen: Selection,
+    total: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes what was dropped, kept and set aside, and gives the figures of it."""
+    write_lines(out / "dropped.jsonl", total["samples"])
+    write_lines(out / "kept.jsonl", total["kept_samples"])
+    shutil.copyfile(documents / QUARANTINE, out / QUARANTINE)
+    names = parts_with_documents(manifests)
+    return {
+        "funnel": _funnel(manifests, chosen, total),
+        "bad_inputs": sum(manifest["bad_inputs"] for manifest in manifests),
+        "duplicates": write_clusters(chosen, documents, names, out / "clusters.parquet"),
+        "languages": total["languages"],
     }
 
 
@@ -167,18 +201,21 @@ def _selected(
 ) -> tuple[Selection, dict[str, float]]:
     names = parts_with_documents(manifests)
     if not names:
-        _refuse_empty(manifests, None)
-    seconds: dict[str, float] = {}
-    begun = time.perf_counter()
+        _refuse_empty(manifests, None, documents)
+    started: dict[str, float] = {}
     with display.task("corpus", unit="docs") as task:
 
         def on_step(step: str) -> None:
-            nonlocal begun
-            seconds[step] = time.perf_counter() - begun
+            started[step] = time.perf_counter()
             task.advance(0, step=tr(step))
-            begun = time.perf_counter()
 
         chosen = select(config, documents, names, on_step)
+    ends = [*list(started.values())[1:], time.perf_counter()]
+    seconds = {
+        step: end - begun for (step, begun), end in zip(started.items(), ends, strict=True)
+    }
+    if not (chosen.fate < 0).any():
+        _refuse_empty(manifests, chosen, documents)
     return chosen, seconds
 
 
@@ -188,10 +225,12 @@ def _written(
     manifests: list[dict[str, Any]],
     config: CorpusConfig,
     display: Display,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Writes all parts and gives their totals."""
     from tianti.corpus.engine import run_tasks
 
+    started = time.perf_counter()
     names = parts_with_documents(manifests)
     folder = Path(plan.out) / ".decisions"
     folder.mkdir(parents=True, exist_ok=True)
@@ -219,6 +258,7 @@ def _written(
             on_result=on_result,
         )
     shutil.rmtree(folder)
+    seconds["write"] = time.perf_counter() - started
     return merged(sorted(results, key=lambda result: result["name"]))
 
 
@@ -245,8 +285,12 @@ def _funnel(
     }
 
 
-def _refuse_empty(manifests: list[dict[str, Any]], chosen: Selection | None) -> None:
+def _refuse_empty(
+    manifests: list[dict[str, Any]], chosen: Selection | None, documents: Path
+) -> None:
     read = sum(manifest["documents"] for manifest in manifests)
+    if not read and (bad := _quarantined(documents, manifests)):
+        raise UserError(bad[0]["reason"], where=bad[0]["origin"], remedy=bad[0]["remedy"])
     dropped: dict[str, int] = {}
     if chosen is not None:
         dropped = {

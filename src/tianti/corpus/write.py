@@ -37,7 +37,6 @@ class Plan:
         limit: length of the sections that documents are cut into, or None.
         dealing: which split a document goes to; None writes all to `documents`.
         augment: changed copies of training documents.
-        seed: of the copies.
     """
 
     documents: str
@@ -46,7 +45,6 @@ class Plan:
     limit: int | None
     dealing: dict[str, Any] | None
     augment: list[dict[str, Any]]
-    seed: int
 
     def task(self, name: str, number: int, decisions: str) -> dict[str, Any]:
         """Gives the task of one part; `number` is the name of what is written."""

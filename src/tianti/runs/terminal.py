@@ -78,3 +78,21 @@ def say_plan(plan: Plan, recipe: Path) -> None:
         for warning in plan.warnings:
             _show(warning, "yellow")
     _show(tr("Next: tianti run {recipe}", recipe=recipe))
+
+
+def say_funnel(corpus: dict[str, Any]) -> None:
+    """Shows how many documents were read, dropped for each reason, and kept."""
+    funnel = corpus["funnel"]
+    rows = [(tr("read"), funnel["read"])]
+    rows += [("− " + tr(reason), dropped) for reason, dropped in funnel["dropped"].items()]
+    rows.append((tr("kept"), funnel["kept"]))
+    for label, counts in rows:
+        _show(f"  {label:<28} {counts['documents']:>12,}  {format_bytes(counts['bytes']):>10}")
+    if corpus["bad_inputs"]:
+        _show(
+            tr(
+                "{count} inputs could not be read; they are listed in quarantine.jsonl",
+                count=f"{corpus['bad_inputs']:,}",
+            ),
+            "yellow",
+        )

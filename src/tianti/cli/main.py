@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from tianti.cli.corpus import corpus_app
+from tianti.cli.options import AsJson, print_json
 from tianti.messages import tr
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ recipe_app = typer.Typer(
     help=tr("Check, show or describe recipes."), no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(corpus_app, name="corpus")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help=tr("A YAML recipe."))]
 Overrides = Annotated[
@@ -33,18 +35,10 @@ Overrides = Annotated[
 OutFolder = Annotated[
     Path | None, typer.Option("--out", help=tr("Folder of the run; runs/NAME when not given."))
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help=tr("One JSON object on standard output, nothing else."))
-]
 ModelFolder = Annotated[
     Path, typer.Argument(metavar="MODEL", help=tr("A model/ folder, a run, or a Hugging Face one."))
 ]
 Device = Annotated[str, typer.Option(help=tr("auto, cpu, cuda or cuda:N."))]
-
-
-def print_json(value: Any) -> None:
-    """Prints one JSON object on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 @app.command("run", help=tr("Carry a recipe out: what is up to date is kept, the rest is done."))

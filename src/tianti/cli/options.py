@@ -1,0 +1,26 @@
+"""What several commands share: the `--json` option and how JSON is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from tianti.messages import tr
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help=tr("One JSON object on standard output, nothing else."))
+]
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON object on standard output."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_lines(rows: Iterable[dict[str, Any]]) -> None:
+    """Prints rows as JSONL on standard output, as they come."""
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False), flush=True)
