@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from tianti.corpus.table import SCHEMA, TableWriter, read_texts
-from tianti.tokens.config import TokenizerStageConfig
+from tianti.tokens.config import TokenizerStageConfig, TokensStageConfig
 from tianti.tokens.shards import TokenSplit
 from tianti.tokens.stage import _evenly, build_tokens, train_tokenizer
 from tianti.tokens.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def test_shards_hold_the_documents_of_every_split(corpus, tmp_path):
     assert made["training_bytes"] == sum(
         len(text.encode()) for text in read_texts(corpus / "train")
     )
-    totals = build_tokens(None, inputs, tmp_path / "tokens")
+    totals = build_tokens(TokensStageConfig(), inputs, tmp_path / "tokens")
     tokenizer = Tokenizer.load(tmp_path / "tokenizer")
     for split in ("train", "validation", "test"):
         texts = list(read_texts(corpus / split))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,6 +52,9 @@ class Source(BaseModel):
     path: str | None = Field(
         None, description="A file, a folder or a glob; `${VAR:-default}` is filled in."
     )
+    name: str | None = Field(
+        None, description="What it is called in tables and weights; its path when not given."
+    )
     builtin: Literal["python-docs"] | None = Field(
         None, description="Text every Python carries: its documentation."
     )
@@ -89,9 +93,9 @@ class Source(BaseModel):
         return self
 
     @property
-    def name(self) -> str:
+    def title(self) -> str:
         """The source in tables and weights."""
-        return self.builtin or self.path or ""
+        return self.name or self.builtin or self.path or ""
 
     @property
     def is_remote(self) -> bool:
@@ -273,11 +277,30 @@ class Augmentation(Step):
     kind: NoiseKind = Field(description="What is done.")
     rate: float = Field(0.05, gt=0, le=1, description="Share of places that change.")
     share: float = Field(0.1, gt=0, le=1, description="Share of documents that get a copy.")
+    seed: int = Field(0, description="Another seed, other documents and changes.")
     languages: list[str] | None = Field(None, description="Only documents in these.")
+    synonyms: str | None = Field(
+        None, description="A table of synonyms or a WordNet folder; a short list when not given."
+    )
     model: str | None = Field(None, description="Model folder, for paraphrase.")
     there: str | None = Field(None, description="Model into another language.")
     back: str | None = Field(None, description="Model back again.")
-    late: bool = Field(False, description="More of it the later in training (a curriculum).")
+    prompt: str = Field(
+        "{text}\n",
+        description="What a model goes on from; {text} is a sentence, a line the answer.",
+    )
+    back_prompt: str | None = Field(None, description="The same for the way back.")
+    late: bool = Field(
+        False, description="Rising: none at the start of training, twice the share at its end."
+    )
+
+    @model_validator(mode="after")
+    def _models_are_named(self) -> Augmentation:
+        if self.kind == "paraphrase" and self.model is None:
+            raise ValueError(tr("paraphrase needs a model"))
+        if self.kind == "back_translate" and (self.there is None or self.back is None):
+            raise ValueError(tr("back_translate needs two models, there and back"))
+        return self
 
 
 class RareConfig(Step):
@@ -298,8 +321,15 @@ class BalanceConfig(Step):
     temperature: float | None = Field(
         None, gt=0, description="Shares in proportion to size^(1/temperature); 1 changes nothing."
     )
-    max_epochs: float = Field(4.0, ge=1, description="No document comes more often than this.")
+    max_epochs: Annotated[float, Field(ge=1)] | dict[str, float] = Field(
+        4.0, description="No document comes more often than this; one number, or one for each kind."
+    )
     rare: RareConfig | None = Field(None, description="More of what is rare.")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any document is to come other than once."""
+        return (self.weights, self.temperature, self.rare) != (None, None, None)
 
 
 class PrepareConfig(Step):
@@ -348,3 +378,16 @@ class CorpusConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; the number of cores when not given."
     )
+
+
+@dataclass(frozen=True)
+class CorpusStageConfig:
+    """What the corpus stage needs.
+
+    Args:
+        corpus: the settings.
+        rewriter: `module:function` that has a model rewrite texts, from a floor above this one.
+    """
+
+    corpus: CorpusConfig
+    rewriter: str | None = None

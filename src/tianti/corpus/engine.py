@@ -22,6 +22,8 @@ from tianti.messages import tr
 
 Task = dict[str, Any]
 _MAX_DEATHS = 3
+# Below so many bytes of text, starting workers costs more than they save.
+WORTH_WORKERS = 48 << 20
 
 
 def run_tasks(

@@ -26,8 +26,6 @@ from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
 from tianti.files import atomic_open, fsync_folder, write_json
 
 FUNCTION = "tianti.corpus.prepare:prepare_group"
-# Below, starting workers costs more than they save.
-_WORTH_WORKERS = 48 << 20
 
 
 def prepare(
@@ -50,7 +48,7 @@ def prepare(
     Returns:
         The manifests of all groups, in order.
     """
-    from tianti.corpus.engine import run_tasks
+    from tianti.corpus.engine import WORTH_WORKERS, run_tasks
 
     (out / REFERENCES).mkdir(parents=True, exist_ok=True)
     state = build_references(config, out / REFERENCES)
@@ -60,7 +58,7 @@ def prepare(
     if wants_lines(config) and open_groups:
         find_lines(config, groups, out / REFERENCES, runner, workers or os.cpu_count() or 1)
     sizes = {group.name: group.num_bytes for group in groups}
-    small = sum(group.num_bytes for group in open_groups) < _WORTH_WORKERS
+    small = sum(group.num_bytes for group in open_groups) < WORTH_WORKERS
     run_tasks(
         FUNCTION,
         [group.task for group in open_groups],
@@ -117,7 +115,7 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     manifest = {
         "name": name,
         "files": files,
-        "source": source.name,
+        "source": source.title,
         "inputs": [_with_hash(file) for file in task["files"]],
         "settings": task["settings"],
         "bad_inputs": len(bad),
@@ -213,7 +211,7 @@ def _measured(
     columns = {
         "id": pa.array([content_id(text) for text in texts], pa.string()),
         "text": column,
-        **columns_of(batch, source.name, source.split),
+        **columns_of(batch, source.title, source.split),
         "language": _languages(texts, config),
         "bytes": pa.array(np.diff(offsets)),
         "chars": pa.array(lengths[:, 0]),

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 SPLITS = ("train", "validation", "test")
+# Changed copies of training documents that come the more often the later in training.
+LATE = "late"
 LARGEST_SHARE = 0.05
 HELD_OUT_CHARS = 2_000_000
 FEW_DOCUMENTS = 200

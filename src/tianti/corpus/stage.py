@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tianti.corpus.config import CorpusConfig, PrepareConfig
+from tianti.corpus.config import CorpusConfig, CorpusStageConfig, PrepareConfig
 from tianti.corpus.prepare import prepare
 from tianti.corpus.select import Selection, read_manifests, select, write_clusters
 from tianti.corpus.split import SPLITS, derived_share, section_chars
@@ -91,12 +91,15 @@ def _quarantined(out: Path, manifests: list[dict[str, Any]]) -> list[dict[str, A
 
 
 def build_corpus(
-    config: CorpusConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+    config: CorpusStageConfig,
+    inputs: dict[str, Path],
+    out: Path,
+    display: Display = SILENT,
 ) -> dict[str, Any]:
     """Writes the folders `train`, `validation` and `test`, and what was dropped.
 
     Args:
-        config: what stays and how it is split.
+        config: what stays, how it is split, and what rewrites texts.
         inputs: folder of `documents`.
         out: where to.
         display: shows progress.
@@ -110,27 +113,29 @@ def build_corpus(
     Raises:
         UserError: nothing is left, or too little for three splits.
     """
+    corpus = config.corpus
     documents = inputs["documents"]
     manifests = read_manifests(documents)
-    chosen, seconds = _selected(config, documents, manifests, display)
+    chosen, seconds = _selected(corpus, documents, manifests, display)
     kept = chosen.fate < 0
     chars = int(chosen.columns["chars"][kept].sum())
     limit = section_chars(int(kept.sum()), chars)
-    validation = config.validation or derived_share(chars)
-    test = config.test or derived_share(chars)
+    validation = corpus.validation or derived_share(chars)
+    test = corpus.test or derived_share(chars)
     plan = Plan(
         documents=str(documents),
         out=str(out),
         reasons=chosen.reasons,
         limit=limit,
         dealing={
-            "given": [source.split for source in config.sources],
+            "given": [source.split for source in corpus.sources],
             "validation": validation,
             "test": test,
         },
-        augment=[step.model_dump(mode="json") for step in config.augment],
+        augment=[step.model_dump(mode="json") for step in corpus.augment],
+        rewriter=config.rewriter,
     )
-    total = _written(plan, chosen, manifests, config, display, seconds)
+    total = _written(plan, chosen, manifests, corpus, display, seconds)
     splits = {
         name: total["splits"].get(name, {"documents": 0, "bytes": 0, "chars": 0}) for name in SPLITS
     }
@@ -211,9 +216,7 @@ def _selected(
 
         chosen = select(config, documents, names, on_step)
     ends = [*list(started.values())[1:], time.perf_counter()]
-    seconds = {
-        step: end - begun for (step, begun), end in zip(started.items(), ends, strict=True)
-    }
+    seconds = {step: end - begun for (step, begun), end in zip(started.items(), ends, strict=True)}
     if not (chosen.fate < 0).any():
         _refuse_empty(manifests, chosen, documents)
     return chosen, seconds
@@ -228,7 +231,7 @@ def _written(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Writes all parts and gives their totals."""
-    from tianti.corpus.engine import run_tasks
+    from tianti.corpus.engine import WORTH_WORKERS, run_tasks
 
     started = time.perf_counter()
     names = parts_with_documents(manifests)
@@ -243,7 +246,7 @@ def _written(
         tasks.append(plan.task(name, number, str(folder / f"{name}.npy")))
     results: list[dict[str, Any]] = []
     num_bytes = sum(manifest["bytes"] for manifest in manifests)
-    small = num_bytes < (48 << 20) and config.workers is None and not plan.augment
+    small = num_bytes < WORTH_WORKERS and config.workers is None and not plan.augment
     with display.task("corpus", len(chosen.fate), "docs") as task:
 
         def on_result(result: dict[str, Any]) -> None:

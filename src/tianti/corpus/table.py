@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("language", pa.string()),
         ("meta", pa.string()),
+        ("augmented", pa.string()),
     ]
 )
 BATCH_ROWS = 4096
@@ -130,20 +131,23 @@ def parts(path: Path) -> list[Path]:
     return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
 
 
-def read_documents(path: Path) -> Iterator[dict[str, Any]]:
-    """Gives the rows of a document table in order."""
+def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Gives the rows of a document table in order, some hundred at a time."""
     for part in parts(path):
         with os_errors_named(part):
-            for batch in pq.ParquetFile(part).iter_batches(batch_size=256):
-                yield from batch.to_pylist()
+            yield from pq.ParquetFile(part).iter_batches(batch_size=256, columns=columns)
+
+
+def read_documents(path: Path) -> Iterator[dict[str, Any]]:
+    """Gives the rows of a document table in order."""
+    for batch in read_batches(path):
+        yield from batch.to_pylist()
 
 
 def read_texts(path: Path) -> Iterator[str]:
     """Gives the texts of a document table in order."""
-    for part in parts(path):
-        with os_errors_named(part):
-            for batch in pq.ParquetFile(part).iter_batches(batch_size=256, columns=["text"]):
-                yield from batch.column(0).to_pylist()
+    for batch in read_batches(path, ["text"]):
+        yield from batch.column(0).to_pylist()
 
 
 def count_documents(path: Path) -> int:

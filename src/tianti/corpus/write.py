@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tianti.corpus.document import cjk_bytes, content_id
-from tianti.corpus.split import SPLITS, Dealing, cut_sections
+from tianti.corpus.split import LATE, SPLITS, Dealing, cut_sections
 from tianti.corpus.table import SCHEMA, TableWriter
 from tianti.errors import os_errors_named
 from tianti.files import fsync_folder
@@ -37,6 +37,7 @@ class Plan:
         limit: length of the sections that documents are cut into, or None.
         dealing: which split a document goes to; None writes all to `documents`.
         augment: changed copies of training documents.
+        rewriter: `module:function` that has a model rewrite texts.
     """
 
     documents: str
@@ -45,6 +46,7 @@ class Plan:
     limit: int | None
     dealing: dict[str, Any] | None
     augment: list[dict[str, Any]]
+    rewriter: str | None = None
 
     def task(self, name: str, number: int, decisions: str) -> dict[str, Any]:
         """Gives the task of one part; `number` is the name of what is written."""
@@ -85,10 +87,9 @@ def write_part(task: dict[str, Any]) -> dict[str, Any]:
         kept = here["fate"] < 0
         table, keys = table.filter(pa.array(kept)), here["key"][kept]
         for split, rows in _dealt(table, keys, plan, dealing):
-            if split == "train" and plan.augment:
-                rows = _with_copies(rows, plan)
-            _writer(writers, split, task["written"], Path(plan.out)).write(rows)
-            totals.add(split, rows)
+            for name, chunk in _with_copies(split, rows, plan):
+                _writer(writers, name, task["written"], Path(plan.out)).write(chunk)
+                totals.add(name, chunk)
     for split, writer in writers.items():
         writer.close()
         final = Path(plan.out) / split / f"{task['written']}.parquet"
@@ -151,11 +152,21 @@ def _in_sections(
     return pa.Table.from_pylist(rows, schema=table.schema), np.array(section_keys)
 
 
-def _with_copies(rows: pa.Table, plan: Plan) -> pa.Table:
-    from tianti.corpus.augment import augmented_copies
+def _with_copies(split: str, rows: pa.Table, plan: Plan) -> Iterator[tuple[str, pa.Table]]:
+    """Gives the rows of a split and, of training rows, their changed copies."""
+    if split != "train" or not plan.augment:
+        yield split, rows
+        return
+    from tianti.corpus.augment.copies import augmented_copies
 
-    copies = augmented_copies(rows, plan.augment, plan.seed)
-    return pa.concat_tables([rows, copies]) if copies.num_rows else rows
+    copies, late = augmented_copies(_with_column(rows), plan.augment, plan.rewriter)
+    yield split, pa.concat_tables([_with_column(rows), copies])
+    if late.num_rows:
+        yield LATE, late
+
+
+def _with_column(rows: pa.Table) -> pa.Table:
+    return rows.append_column("augmented", pa.nulls(rows.num_rows, pa.string()))
 
 
 class _Totals:
@@ -201,6 +212,8 @@ class _Totals:
             of_source = self.sources.setdefault(source, {"documents": 0, "bytes": 0})
             of_source["documents"] += 1
             of_source["bytes"] += size
+        if "augmented" in rows.column_names:
+            self.augmented += rows.num_rows - rows["augmented"].null_count
         for language in rows["language"].to_pylist():
             if language is not None:
                 self.languages[language] = self.languages.get(language, 0) + 1

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tianti.corpus.config import CorpusStageConfig
 from tianti.evaluate.config import EvaluateStageConfig
 from tianti.files import read_json, write_json
 from tianti.generate.config import GenerateStageConfig
 from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.scale.derive import Derivation, Facts, derive
-from tianti.tokens.config import TokenizerStageConfig
+from tianti.tokens.config import TokenizerStageConfig, TokensStageConfig
 from tianti.train.config import TrainStageConfig
 from tianti.units import format_bytes
 
@@ -50,7 +51,7 @@ STAGES = (
     Stage("corpus", "tianti.corpus.stage:build_corpus", ("documents",), version=3),
     Stage("machine", "tianti.scale.machine:measure_machine"),
     Stage("tokenizer", "tianti.tokens.stage:train_tokenizer", ("corpus",)),
-    Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer")),
+    Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer"), resumable=True),
     Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), resumable=True),
     Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
     Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model"), 2),
@@ -91,14 +92,17 @@ def stage_config(
             },
         )
     if stage.name == "corpus":
+        from tianti.generate.rewrite import REWRITER
+
         # Where and by how many it is done does not change what comes out.
-        return StageConfig(
-            recipe.corpus, recipe.corpus.model_dump(mode="json", exclude={"engine", "workers"})
-        )
+        identity = recipe.corpus.model_dump(mode="json", exclude={"engine", "workers", "balance"})
+        return StageConfig(CorpusStageConfig(recipe.corpus, REWRITER), identity)
     if stage.name == "machine":
         return StageConfig(recipe.device, recipe.device)
     if stage.name == "tokens":
-        return StageConfig(None, None)
+        corpus = recipe.corpus
+        tokens = TokensStageConfig(corpus.balance, corpus.engine, corpus.workers)
+        return StageConfig(tokens, corpus.balance if corpus.balance.wanted else None)
     if stage.name == "evaluate":
         return StageConfig(EvaluateStageConfig(recipe.evaluate, recipe.device), recipe.evaluate)
     if stage.name == "generate":
@@ -110,13 +114,13 @@ def stage_config(
     if stage.name == "model":
         return StageConfig(derivation.model, derivation.model)
     settings = derivation.train
-    identity = {
+    trained = {
         "model": derivation.model,
         # How often is saved and how it is computed do not change what comes out.
         "settings": settings.model_dump(mode="json", exclude={"save_every", "keep_checkpoints"}),
     }
     call = TrainStageConfig(derivation.model, settings, recipe.device)
-    return StageConfig(call, identity)
+    return StageConfig(call, trained)
 
 
 def derive_from_metrics(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> Derivation:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tianti.corpus.config import BalanceConfig
 from tianti.units import Count, parse_count
 
 
@@ -31,3 +32,18 @@ class TokenizerStageConfig:
 
     vocab_size: int
     training_bytes: int
+
+
+@dataclass(frozen=True)
+class TokensStageConfig:
+    """What the tokens stage needs.
+
+    Args:
+        balance: how often documents of each kind come.
+        engine: `native` or `ray`.
+        workers: processes; the number of cores when not given.
+    """
+
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    engine: str = "native"
+    workers: int | None = None

@@ -12,7 +12,7 @@ A split is a folder:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ from tianti.messages import tr
 
 INDEX = "index.json"
 SHARD_TOKENS = 1 << 26
+# Beside each shard until its split is concluded.
+_LENGTHS, _SIZES = ".lengths", ".bytes"
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -33,56 +35,66 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
-def write_shards(
+def write_shard(
     folder: Path,
-    documents: Iterable[tuple[list[int], int]],
+    number: int,
+    documents: Iterable[tuple[Sequence[int] | np.ndarray, int]],
     *,
     vocab_size: int,
     end_of_text: int,
-    shard_tokens: int = SHARD_TOKENS,
 ) -> dict[str, int]:
-    """Writes documents as a split.
+    """Writes documents as one shard of a split, with its lengths and sizes beside it.
 
     Args:
-        folder: where to; must not hold a split yet.
+        folder: the split.
+        number: place of the shard among those of its split.
         documents: ids and number of UTF-8 bytes of each document.
         vocab_size: bound of the ids.
         end_of_text: the id written after each document.
-        shard_tokens: a shard is closed once it holds this many.
+
+    Returns:
+        `documents`, `tokens` (end-of-text included) and `bytes`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = token_dtype(vocab_size)
+    pieces = [np.empty(0, dtype)]
+    lengths, sizes = [], []
+    end = np.array([end_of_text], dtype)
+    for ids, num_bytes in documents:
+        pieces += (np.asarray(ids, dtype), end)
+        lengths.append(len(ids) + 1)
+        sizes.append(num_bytes)
+    write_array(folder / f"{number:05d}.tokens", np.concatenate(pieces))
+    write_array(folder / f"{number:05d}{_LENGTHS}", np.asarray(lengths, "<i8"))
+    write_array(folder / f"{number:05d}{_SIZES}", np.asarray(sizes, "<i8"))
+    return {"documents": len(lengths), "tokens": sum(lengths), "bytes": sum(sizes)}
+
+
+def conclude_split(folder: Path, *, vocab_size: int, end_of_text: int) -> dict[str, int]:
+    """Makes the shards in a folder a split: one list of lengths and sizes, and the index.
 
     Returns:
         Totals: `documents`, `tokens` (end-of-text included) and `bytes`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    dtype = token_dtype(vocab_size)
-    lengths: list[int] = []
-    sizes: list[int] = []
-    buffer: list[np.ndarray] = []
-    buffered = shard = 0
-
-    def flush() -> None:
-        nonlocal buffer, buffered, shard
-        array = np.concatenate(buffer or [np.empty(0, dtype)])
-        write_array(folder / f"{shard:05d}.tokens", array)
-        buffer, buffered, shard = [], 0, shard + 1
-
-    for ids, num_bytes in documents:
-        buffer.append(np.asarray([*ids, end_of_text], dtype=dtype))
-        lengths.append(len(ids) + 1)
-        sizes.append(num_bytes)
-        buffered += len(ids) + 1
-        if buffered >= shard_tokens:
-            flush()
-    if buffered or not shard:
-        flush()
-    write_array(folder / "lengths.i64", np.asarray(lengths, dtype="<i8"))
-    write_array(folder / "bytes.i64", np.asarray(sizes, dtype="<i8"))
-    totals = {"documents": len(lengths), "tokens": sum(lengths), "bytes": sum(sizes)}
+    arrays = {}
+    for ending, name in ((_LENGTHS, "lengths.i64"), (_SIZES, "bytes.i64")):
+        paths = sorted(folder.glob(f"[0-9]*{ending}"))
+        found = [np.fromfile(path, "<i8") for path in paths]
+        arrays[name] = np.concatenate([np.empty(0, "<i8"), *found])
+        write_array(folder / name, arrays[name])
+        for path in paths:
+            path.unlink()
+    lengths, sizes = arrays["lengths.i64"], arrays["bytes.i64"]
+    totals = {
+        "documents": len(lengths),
+        "tokens": int(lengths.sum()),
+        "bytes": int(sizes.sum()),
+    }
     write_json(
         folder / INDEX,
         {
             "format": 1,
-            "dtype": dtype.str,
+            "dtype": token_dtype(vocab_size).str,
             "vocab_size": vocab_size,
             "end_of_text": end_of_text,
             **totals,
@@ -90,6 +102,39 @@ def write_shards(
         },
     )
     return totals
+
+
+def write_shards(
+    folder: Path,
+    documents: Iterable[tuple[Sequence[int] | np.ndarray, int]],
+    *,
+    vocab_size: int,
+    end_of_text: int,
+    shard_tokens: int = SHARD_TOKENS,
+) -> dict[str, int]:
+    """Writes documents as a split, in shards that are closed once they hold `shard_tokens`.
+
+    Args:
+        folder: where to; must not hold a split yet.
+        documents: ids and number of UTF-8 bytes of each document.
+        vocab_size: bound of the ids.
+        end_of_text: the id written after each document.
+        shard_tokens: tokens to a shard.
+
+    Returns:
+        Totals: `documents`, `tokens` (end-of-text included) and `bytes`.
+    """
+    buffer: list[tuple[Sequence[int] | np.ndarray, int]] = []
+    buffered = number = 0
+    for ids, num_bytes in documents:
+        buffer.append((ids, num_bytes))
+        buffered += len(ids) + 1
+        if buffered >= shard_tokens:
+            write_shard(folder, number, buffer, vocab_size=vocab_size, end_of_text=end_of_text)
+            buffer, buffered, number = [], 0, number + 1
+    if buffer or not number:
+        write_shard(folder, number, buffer, vocab_size=vocab_size, end_of_text=end_of_text)
+    return conclude_split(folder, vocab_size=vocab_size, end_of_text=end_of_text)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tianti.corpus.table import count_documents, read_texts, text_bytes
-from tianti.progress import SILENT, Display, Task
-from tianti.tokens.config import TokenizerStageConfig
-from tianti.tokens.shards import write_shards
-from tianti.tokens.tokenizer import Tokenizer
+import numpy as np
 
-_ENCODE_AT_ONCE = 256
+from tianti.corpus.config import BalanceConfig
+from tianti.corpus.engine import WORTH_WORKERS
+from tianti.corpus.split import LATE, SPLITS
+from tianti.corpus.table import count_documents, parts, read_batches, read_texts, text_bytes
+from tianti.progress import SILENT, Display, Task
+from tianti.tokens.balance import balance
+from tianti.tokens.config import TokenizerStageConfig, TokensStageConfig
+from tianti.tokens.encode import FUNCTION, is_done, part_task, remove_marks
+from tianti.tokens.rarity import document_rarity, rarity_table, token_counts
+from tianti.tokens.shards import INDEX, TokenSplit, conclude_split, write_shards
+from tianti.tokens.tokenizer import Tokenizer
 
 
 def train_tokenizer(
@@ -47,42 +54,95 @@ def train_tokenizer(
 
 
 def build_tokens(
-    config: None, inputs: dict[str, Path], out: Path, display: Display = SILENT
+    config: TokensStageConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
 ) -> dict[str, Any]:
-    """Writes every split of the corpus as token shards.
+    """Writes every split of the corpus as token shards, the training split balanced.
 
     Args:
-        config: nothing to choose.
+        config: how the training split is balanced, and where the work is done.
         inputs: folders of `corpus` and `tokenizer`.
-        out: where to; one folder a split.
+        out: where to; one folder a split. Shards that are whole there are kept.
         display: shows progress.
 
     Returns:
-        For each split `documents`, `tokens` and `bytes`.
+        For each split `documents`, `tokens` and `bytes`; and `balance` where that was asked for.
     """
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    totals = {}
-    for split in ("train", "validation", "test"):
+    metrics: dict[str, Any] = {}
+    for split in (*SPLITS, LATE):
         path = inputs["corpus"] / split
-        with display.task(f"tokens {split}", count_documents(path), "docs") as task:
-            totals[split] = write_shards(
-                out / split,
-                _encoded(tokenizer, read_texts(path), task),
-                vocab_size=tokenizer.vocab_size,
-                end_of_text=tokenizer.end_of_text,
-            )
+        if split != LATE or path.is_dir():
+            metrics[split] = _encoded_split(path, inputs["tokenizer"], out / split, config, display)
+    if config.balance.wanted:
+        metrics["train"], metrics["balance"] = _balanced(
+            config.balance, inputs["corpus"] / "train", tokenizer, out / "train"
+        )
+    return metrics
+
+
+def _encoded_split(
+    path: Path, tokenizer: Path, folder: Path, config: TokensStageConfig, display: Display
+) -> dict[str, int]:
+    """Encodes the parts of a split that are not encoded yet."""
+    from tianti.corpus.engine import run_tasks
+
+    if (folder / INDEX).is_file():
+        index = TokenSplit.open(folder).index
+        return {name: index[name] for name in ("documents", "tokens", "bytes")}
+    tasks = [part_task(part, tokenizer, folder, number) for number, part in enumerate(parts(path))]
+    left = [task for task in tasks if not is_done(task)]
+    small = text_bytes(path) < WORTH_WORKERS and config.workers is None
+    with display.task(f"tokens {folder.name}", count_documents(path), "docs") as task:
+        run_tasks(
+            FUNCTION,
+            left,
+            runner=config.engine,
+            workers=1 if small else config.workers or os.cpu_count() or 1,
+            on_result=lambda totals: task.advance(totals["documents"]),
+        )
+    made = Tokenizer.load(tokenizer)
+    totals = conclude_split(folder, vocab_size=made.vocab_size, end_of_text=made.end_of_text)
+    remove_marks(folder)
     return totals
 
 
-def _encoded(
-    tokenizer: Tokenizer, texts: Iterable[str], task: Task
-) -> Iterator[tuple[list[int], int]]:
-    texts = iter(texts)
-    while group := list(islice(texts, _ENCODE_AT_ONCE)):
-        encoded = tokenizer.encode_batch(group)
-        for ids, text in zip(encoded, group, strict=True):
-            yield ids, len(text.encode("utf-8"))
-        task.advance(len(group))
+def _balanced(
+    config: BalanceConfig, corpus: Path, tokenizer: Tokenizer, folder: Path
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Writes the training split anew, each document as often as it is to come."""
+    plain = folder.with_name(".unbalanced")
+    if not plain.exists():
+        folder.rename(plain)
+    shutil.rmtree(folder, ignore_errors=True)
+    split = TokenSplit.open(plain)
+    lengths = split.document_lengths
+    column = {"source": "source", "language": "language", "label": "label"}[config.by]
+    kinds = [
+        kind or "–" for batch in read_batches(corpus, [column]) for kind in batch[0].to_pylist()
+    ]
+    rarity = document_rarity(split, tokenizer, config.rare.by) if config.rare else None
+    decided = balance(config, kinds, lengths, rarity)
+    totals = write_shards(
+        folder,
+        _repeated(split, decided.repeats),
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text,
+    )
+    before, after = token_counts(split), token_counts(split, decided.repeats)
+    shutil.rmtree(plain)
+    return totals, {
+        "by": config.by,
+        "kinds": decided.kinds,
+        "rare": rarity_table(before, after, tokenizer),
+    }
+
+
+def _repeated(split: TokenSplit, repeats: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Gives documents as often as they come, the copies of one far from each other."""
+    sizes = split.document_bytes
+    for turn in range(int(repeats.max(initial=0))):
+        for number in np.flatnonzero(repeats > turn).tolist():
+            yield split.document(number), int(sizes[number])
 
 
 def _evenly(path: Path, max_bytes: int) -> Iterator[str]:

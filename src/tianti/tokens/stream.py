@@ -39,14 +39,24 @@ class BatchStream:
         context: tokens in a row.
         rows: rows in a global batch.
         seed: another seed gives another order.
+        late: rows that take the place of others, none at first and twice their share at the end.
     """
 
-    def __init__(self, split: TokenSplit, *, context: int, rows: int, seed: int):
+    def __init__(
+        self,
+        split: TokenSplit,
+        *,
+        context: int,
+        rows: int,
+        seed: int,
+        late: BatchStream | None = None,
+    ):
         if split.num_tokens < context + 1:
             raise ValueError(
                 f"the split holds {split.num_tokens} tokens, one row needs {context + 1}"
             )
         self.split, self.context, self.rows, self.seed = split, context, rows, seed
+        self.late = late
         self.rows_per_epoch = split.num_tokens // context
         self._orders: dict[int, tuple[int, Permutation]] = {}
 
@@ -73,18 +83,27 @@ class BatchStream:
             return self.split.read(start, stop)
         return np.concatenate([self.split.read(start, total), self.split.read(0, stop - total)])
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+    def _row(self, row: int, progress: float) -> np.ndarray:
+        """Gives a row of the split or, the more often the later, one of `late` in its place."""
+        if self.late is None:
+            return self.tokens_at(row)
+        share = self.late.split.num_tokens / (self.late.split.num_tokens + self.split.num_tokens)
+        chance = mix(mix(self.seed) ^ row) / 2**64
+        return (self.late if chance < 2 * share * progress else self).tokens_at(row)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1, progress: float = 0.0) -> Batch:
         """Gives the rows of one step that belong to one rank.
 
         Args:
             step: number of the step, from 0.
             rank: which process asks.
             world: number of processes; must divide `rows`.
+            progress: how much of training is done, in [0, 1]; decides how many rows are `late`.
         """
         if self.rows % world:
             raise ValueError(f"{self.rows} rows cannot be shared evenly by {world} processes")
         first = step * self.rows
-        rows = np.stack([self.tokens_at(first + i) for i in range(rank, self.rows, world)])
+        rows = np.stack([self._row(first + i, progress) for i in range(rank, self.rows, world)])
         ids, labels = rows[:, :-1], rows[:, 1:]
         segments = np.cumsum(ids == self.split.index["end_of_text"], axis=1)
         return Batch(np.ascontiguousarray(ids), np.ascontiguousarray(labels), segments)

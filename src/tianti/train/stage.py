@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tianti.corpus.split import LATE
 from tianti.device import choose_device, why_not_compiled
 from tianti.errors import UserError
 from tianti.exchange.huggingface import save_transformer
@@ -50,9 +51,12 @@ def train(
     if settings.compile and (reason := why_not_compiled(device)):
         display.say(tr("Training is not compiled: {reason}", reason=reason), "yellow")
         settings = settings.model_copy(update={"compile": False})
+    late = None
+    if (inputs["tokens"] / LATE).is_dir():
+        late = _stream(inputs["tokens"] / LATE, shape.context, settings.batch_rows, settings.seed)
     data = TrainData(
         train=_stream(
-            inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed
+            inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed, late
         ),
         validation=_stream(inputs["tokens"] / "validation", shape.context, VALIDATION_ROWS, 0),
         token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
@@ -117,7 +121,9 @@ def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
     )
 
 
-def _stream(folder: Path, context: int, rows: int, seed: int) -> BatchStream:
+def _stream(
+    folder: Path, context: int, rows: int, seed: int, late: BatchStream | None = None
+) -> BatchStream:
     split = TokenSplit.open(folder, verify=True)
     if split.num_tokens <= context:
         raise UserError(
@@ -130,4 +136,4 @@ def _stream(folder: Path, context: int, rows: int, seed: int) -> BatchStream:
             where="corpus",
             remedy=tr("Add text or lower model.context"),
         )
-    return BatchStream(split, context=context, rows=rows, seed=seed)
+    return BatchStream(split, context=context, rows=rows, seed=seed, late=late)

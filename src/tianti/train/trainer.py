@@ -183,7 +183,9 @@ class Trainer:
         step = self.state.step
         share = self._schedule().at(step)
         self.optimizers.set_learning_rate(self.settings.learning_rate * share)
-        loss = self._gradients(self.data.train.batch(step))
+        # While the steps are still being measured, nothing is late yet.
+        progress = step / self.state.total_steps if self.state.total_steps else 0.0
+        loss = self._gradients(self.data.train.batch(step, progress=progress))
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.settings.clip_grad_norm
         ).item()
