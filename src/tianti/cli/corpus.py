@@ -193,3 +193,32 @@ def _sift(
 
     say_funnel(summary)
     print(tr("Documents: {path}", path=summary["documents"]))
+
+
+@corpus_app.command("inspect", help=tr("Show what a corpus is like, in the terminal or as a page."))
+def inspect_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help=tr("A corpus folder of a run, or of dedup."))
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help=tr("Write a page with pictures to this file."))
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows languages, lengths, phrases, duplicates and samples of a corpus."""
+    from tianti.corpus.overview import overview
+    from tianti.corpus.standalone import read_summary
+    from tianti.runs.results import without_nan
+    from tianti.runs.terminal import say_overview
+
+    view = without_nan(overview(folder))
+    if html is not None:
+        from tianti.runs.report import write_corpus_report
+
+        write_corpus_report(html, folder, view, read_summary(folder))
+    if as_json:
+        print_json(view)
+    else:
+        say_overview(view)
+        if html is not None:
+            print(tr("Page: {path}", path=html))

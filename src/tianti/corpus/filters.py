@@ -95,6 +95,15 @@ def statistics_needed(config: QualityConfig) -> list[str]:
     return sorted({rule.statistic for rule in _rules(config)})
 
 
+def thresholds_in_force(config: QualityConfig) -> dict[str, list[float]]:
+    """Gives the thresholds of each statistic that the rules of a config look at."""
+    found: dict[str, list[float]] = {}
+    for rule in _rules(config):
+        marks = [mark for mark in (rule.least, rule.most) if mark is not None]
+        found.setdefault(rule.statistic, []).extend(marks)
+    return found
+
+
 def _rules(config: QualityConfig) -> list[Rule]:
     """Gives the rules in their order, with the thresholds that were asked for.
 

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from tianti.corpus.config import CorpusConfig, CorpusStageConfig, PrepareConfig
+from tianti.corpus.filters import thresholds_in_force
+from tianti.corpus.overview import OVERVIEW, overview, quality_histograms
 from tianti.corpus.prepare import prepare
 from tianti.corpus.select import Selection, read_manifests, select, write_clusters
 from tianti.corpus.split import SPLITS, derived_share, section_chars
 from tianti.corpus.write import FUNCTION, Plan, merged, write_lines
 from tianti.errors import UserError
+from tianti.files import write_json
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 
@@ -140,7 +143,7 @@ def build_corpus(
         name: total["splits"].get(name, {"documents": 0, "bytes": 0, "chars": 0}) for name in SPLITS
     }
     _refuse_empty_split(splits)
-    return _concluded(documents, out, manifests, chosen, total) | {
+    return _concluded(corpus, documents, out, manifests, chosen, total) | {
         "splits": splits,
         "cjk_share": total["cjk_bytes"] / max(sum(s["bytes"] for s in splits.values()), 1),
         "section_chars": limit,
@@ -171,12 +174,13 @@ def write_documents(
     chosen, seconds = _selected(config, documents, manifests, display)
     plan = Plan(str(documents), str(out), chosen.reasons, limit=None, dealing=None, augment=[])
     total = _written(plan, chosen, manifests, config, display, seconds)
-    return _concluded(documents, out, manifests, chosen, total) | {
+    return _concluded(config, documents, out, manifests, chosen, total) | {
         "seconds": {name: round(value, 3) for name, value in seconds.items()}
     }
 
 
 def _concluded(
+    config: CorpusConfig,
     documents: Path,
     out: Path,
     manifests: list[dict[str, Any]],
@@ -188,10 +192,13 @@ def _concluded(
     write_lines(out / "kept.jsonl", total["kept_samples"])
     shutil.copyfile(documents / QUARANTINE, out / QUARANTINE)
     names = parts_with_documents(manifests)
+    duplicates = write_clusters(chosen, documents, names, out / "clusters.parquet")
+    quality = quality_histograms(chosen.columns, thresholds_in_force(config.quality))
+    write_json(out / OVERVIEW, overview(out, measure=False) | {"quality": quality})
     return {
         "funnel": _funnel(manifests, chosen, total),
         "bad_inputs": sum(manifest["bad_inputs"] for manifest in manifests),
-        "duplicates": write_clusters(chosen, documents, names, out / "clusters.parquet"),
+        "duplicates": duplicates,
         "languages": total["languages"],
     }
 

@@ -11,7 +11,7 @@ from tianti.corpus.config import CorpusConfig, Source
 from tianti.corpus.document import BadInput, Document
 from tianti.corpus.sources import read_source
 from tianti.errors import UserError
-from tianti.files import write_json
+from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 
@@ -163,3 +163,12 @@ def corpus_config(paths: Sequence[str], field: str = "text", **settings: Any) ->
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{first['msg']}: {first['input']!r}", where=where) from error
+
+
+def read_summary(folder: Path) -> Row | None:
+    """Gives the figures of the step that wrote a corpus; None where none are there."""
+    for name in (SUMMARY, "manifest.json"):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            return found.get("metrics", found)
+    return None

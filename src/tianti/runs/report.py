@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tianti.files import write_text
+from tianti.corpus.overview import OVERVIEW
+from tianti.files import read_json, write_text
 from tianti.messages import tr_in
 from tianti.runs import figures
+from tianti.runs.corpus_figures import corpus_figures
 from tianti.train.log import read_log
 from tianti.units import format_bytes, format_count, format_duration
 
@@ -22,23 +25,72 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
         run: folder of the run.
         results: what `results.json` holds.
     """
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(count=format_count, size=format_bytes, duration=format_duration)
-    folder = resources.files("tianti.runs").joinpath("templates")
-    template = environment.from_string(folder.joinpath("report.html.j2").read_text("utf-8"))
     log = read_log(run / "train" / "log.jsonl")
-    html = template.render(
+    view = _read_view(run / "corpus" / OVERVIEW)
+    _write_page(
+        path,
+        "report.html.j2",
+        lambda language: _figures(results, log, view, language),
+        title=results["name"],
         results=results,
         run=run.as_posix(),
-        t=_both_languages,
         evaluate=results.get("evaluate"),
         train=results.get("train"),
         corpus=results.get("corpus"),
+        balance=results.get("tokens", {}).get("balance"),
+        view=view,
         samples=_read_samples(run / "generate" / "samples.jsonl"),
+    )
+
+
+def write_corpus_report(
+    path: Path, folder: Path, view: dict[str, Any], summary: dict[str, Any] | None
+) -> None:
+    """Writes a page about a corpus alone.
+
+    Args:
+        path: the file to write.
+        folder: the corpus.
+        view: what `overview` gave.
+        summary: the figures of the step that wrote it, where there are any.
+    """
+
+    def drawn(language: str) -> dict[str, Any]:
+        def t(text: str) -> str:
+            return tr_in(language, text)
+
+        found = corpus_figures(view, t)
+        return found | ({"funnel": figures.funnel(summary, t)} if summary else {})
+
+    _write_page(
+        path,
+        "inspect.html.j2",
+        drawn,
+        title=folder.name,
+        folder=folder.as_posix(),
+        view=view,
+        summary=summary,
+    )
+
+
+def _write_page(
+    path: Path, name: str, drawn: Callable[[str], dict[str, Any]], **values: Any
+) -> None:
+    """Writes one page that needs no other file."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader("tianti.runs", "templates"),
+    )
+    environment.filters.update(count=format_count, size=format_bytes, duration=format_duration)
+    environment.globals["t"] = _both_languages
+    folder = resources.files("tianti.runs").joinpath("templates")
+    html = environment.get_template(name).render(
+        **values,
         figures={
-            language: json.dumps(_figures(results, log, language)).replace("</", "<\\/")
+            language: json.dumps(drawn(language)).replace("</", "<\\/")
             for language in ("en", "zh-CN")
         },
         style=folder.joinpath("report.css").read_text("utf-8"),
@@ -48,13 +100,20 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
     write_text(path, html)
 
 
-def _figures(results: dict[str, Any], log: list[dict[str, Any]], language: str) -> dict[str, Any]:
+def _figures(
+    results: dict[str, Any],
+    log: list[dict[str, Any]],
+    view: dict[str, Any] | None,
+    language: str,
+) -> dict[str, Any]:
     def t(text: str) -> str:
         return tr_in(language, text)
 
     drawn: dict[str, Any] = {"stages": figures.stage_times(results["stages"], t)}
     if "corpus" in results:
         drawn["funnel"] = figures.funnel(results["corpus"], t)
+    if view is not None:
+        drawn |= corpus_figures(view, t)
     if log:
         drawn["curves"] = figures.training_curves(log, t)
     if "evaluate" in results:
@@ -71,6 +130,10 @@ def _both_languages(text: str) -> Any:
         for language in ("en", "zh-CN")
     )
     return Markup("").join(spans)
+
+
+def _read_view(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None
 
 
 def _read_samples(path: Path) -> list[dict[str, Any]]:

@@ -96,3 +96,42 @@ def say_funnel(corpus: dict[str, Any]) -> None:
             ),
             "yellow",
         )
+
+
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def say_overview(view: dict[str, Any]) -> None:
+    """Shows what a corpus is like."""
+    splits = ", ".join(f"{tr(name)} {count:,}" for name, count in view["splits"].items())
+    _show(
+        f"{view['documents']:,} {tr('documents')}, {format_bytes(view['bytes'])} ({splits})", "bold"
+    )
+    total = max(sum(view["languages"].values()), 1)
+    shares = [f"{name} {100 * n / total:.1f} %" for name, n in list(view["languages"].items())[:8]]
+    _show(f"  {tr('languages'):<24} {'  '.join(shares)}")
+    for label, found in (("characters to a document", view["lengths"]), *view["quality"].items()):
+        if found["counts"]:
+            median = (
+                f"{found['median']:.3g}" if found["median"] < 1000 else f"{found['median']:,.0f}"
+            )
+            edges = f"{found['edges'][0]:.3g} … {found['edges'][-1]:.3g}"
+            _show(f"  {tr(label):<24} {_sparkline(found['counts'])}  {median}  ({edges})")
+    for title, rows in (
+        (tr("Phrases that stand in most documents"), view["phrases"][:10]),
+        (tr("What repeats"), view["clusters"][:8]),
+    ):
+        if rows:
+            _show(title, "bold")
+        for row in rows:
+            text = " ".join(row["text"].split())[:70]
+            _show(f"  {row['documents']:>8,}  {text}")
+    for reason, samples in view["dropped"].items():
+        _show(tr("dropped: {reason}", reason=tr(reason)), "bold")
+        for sample in samples[:2]:
+            _show("  " + " ".join(sample["text"].split())[:100])
+
+
+def _sparkline(counts: list[int]) -> str:
+    most = max(counts)
+    return "".join(_BARS[-(-8 * count // most)] for count in counts)
