@@ -282,7 +282,7 @@ def _lengths(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
                         first = chars
                     last = chars
                 if byte >= 0xE3 and byte <= 0xE9 and at + 1 < stop:
-                    point = (byte & 0x0F) << 6 | (data[at + 1] & 0x3F)
+                    point = (int(byte) & 0x0F) << 6 | (int(data[at + 1]) & 0x3F)
                     # 3400 to 9FFF, told by the upper ten bits.
                     if 0xD0 <= point <= 0x27F:
                         cjk += 3
