@@ -155,3 +155,22 @@ def test_labels_are_the_next_tokens_and_segments_open_at_end_of_text(split):
 def test_too_little_text_for_a_row_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one row needs 17"):
         BatchStream(make_split(tmp_path, [[1, 2]]), context=16, rows=1, seed=0)
+
+
+def test_late_rows_come_the_more_often_the_later(tmp_path):
+    main = make_split(tmp_path / "main", [[1] * 63] * 60)
+    late = make_split(tmp_path / "late", [[2] * 63] * 20)
+    stream = BatchStream(main, context=8, rows=64, seed=3)
+    both = BatchStream(
+        main, context=8, rows=64, seed=3, late=BatchStream(late, context=8, rows=64, seed=3)
+    )
+    assert (both.batch(7, progress=0.0).ids == stream.batch(7).ids).all()
+    shares = []
+    for progress in (0.1, 0.5, 1.0):
+        rows = [both.batch(step, progress=progress).ids for step in range(30)]
+        shares.append(np.mean([(ids == 2).any(axis=1).mean() for ids in rows]))
+    # A quarter of the tokens are late, so half of the rows at the end.
+    assert shares == pytest.approx([0.05, 0.25, 0.5], abs=0.03)
+    halves = [both.batch(5, rank, 2, progress=0.7).ids for rank in range(2)]
+    whole = both.batch(5, progress=0.7).ids
+    assert (np.stack(halves, axis=1).reshape(whole.shape) == whole).all()

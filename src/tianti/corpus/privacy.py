@@ -119,6 +119,7 @@ def redact(text: str, kinds: tuple[str, ...] = KINDS) -> tuple[str, list[Span]]:
 
 def _without_overlaps(found: list[Span]) -> list[Span]:
     kept: list[Span] = []
+
     # What stands in an address before its host is no e-mail address, however long it reads on. Of
     # equal length the kind that has a check goes first.
     def order(span: Span) -> tuple[bool, int, int, int]:

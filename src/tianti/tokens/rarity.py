@@ -80,7 +80,7 @@ def document_rarity(split: TokenSplit, tokenizer: Tokenizer, by: str) -> Documen
         classes = shape_classes(tokenizer, counts)
 
         def items(ids: np.ndarray) -> np.ndarray:
-            return _trigrams(classes[ids])
+            return _trigrams(classes[ids], int(classes[split.index["end_of_text"]]))
 
         counts = _counts_of(split, items, _SHAPE_BUCKETS)
     surprisal = np.zeros(len(counts), np.float32)
@@ -158,12 +158,13 @@ def _shape(text: str) -> str:
     return f"{begins}{case}{ending}"
 
 
-def _trigrams(classes: np.ndarray) -> np.ndarray:
-    """Gives a bucket for each class with the two before it."""
+def _trigrams(classes: np.ndarray, end: int) -> np.ndarray:
+    """Gives a bucket for each class with the two before it; before a document stand two ends."""
+    one = np.concatenate([[end], classes[:-1]])
+    two = np.where(one == end, end, np.concatenate([[end, end], classes[:-2]])[: len(classes)])
     with np.errstate(over="ignore"):
-        value = classes.astype(np.uint64)
-        one, two = np.roll(value, 1), np.roll(value, 2)
-        value = (value * np.uint64(0x9E3779B97F4A7C15) + one) * np.uint64(0xBF58476D1CE4E5B9) + two
+        value = classes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + one.astype(np.uint64)
+        value = value * np.uint64(0xBF58476D1CE4E5B9) + two.astype(np.uint64)
         value = value * np.uint64(0x94D049BB133111EB)
     return (value >> np.uint64(44)).astype(np.int64)
 

@@ -76,9 +76,9 @@ def load_synonyms(path: str | None) -> Synonyms:
             lines = place.read_text("utf-8").splitlines()
         found = {}
         for line in lines:
-            word, *others = [part.strip() for part in re.split(r"[\t,，]", line) if part.strip()]
-            if others:
-                found.setdefault(word, []).extend(others)
+            words = [part.strip() for part in re.split(r"[\t,，]", line) if part.strip()]
+            if len(words) > 1:
+                found.setdefault(words[0], []).extend(words[1:])
     if not found:
         raise UserError(
             tr("there are no synonyms here"),
