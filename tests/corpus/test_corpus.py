@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.corpus.building import build_from
-from tianti.corpus.clean import clean_text
+from tianti.corpus.clean import clean_text, clean_texts
 from tianti.corpus.config import CleanConfig, CorpusConfig, Source
 from tianti.corpus.document import content_id
 from tianti.corpus.split import Shares, cut_sections, derived_share, section_chars
@@ -30,6 +30,15 @@ def all_rows(out):
 def test_cleaning_twice_changes_nothing_more(text):
     once = clean_text(text, CleanConfig())
     assert clean_text(once, CleanConfig()) == once
+
+
+@given(st.lists(st.text(alphabet="a\n\r\t \x00\x7f中é", max_size=40) | st.text(), max_size=6))
+@settings(deadline=None)
+def test_cleaning_many_texts_is_cleaning_each(texts):
+    config = CleanConfig()
+    cleaned = clean_texts(texts, config)
+    assert cleaned.column.to_pylist() == [clean_text(text, config) for text in texts]
+    assert cleaned.bytes_in == sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def test_cleaning_makes_text_canonical():

@@ -74,7 +74,7 @@ def test_weights_that_do_not_fit_are_told(mixed):
 
 
 def test_rare_documents_come_more_often(mixed, rng):
-    kinds, tokens = mixed
+    _, tokens = mixed
     rarity = DocumentRarity(rng.random(len(tokens)))
     config = BalanceConfig(rare={"share": 0.1, "epochs": 3})
     found = balance(config, ["all"] * len(tokens), tokens, rarity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from tianti.corpus.kernels import kernel, text_buffers
 from tianti.errors import UserError
 from tianti.messages import tr
 
+# What a text needs.
+UNTIDY, FOREIGN, ODD = 1, 2, 4
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _TRAILING_BLANKS = re.compile(r"[ \t]+\n")
 _MANY_EMPTY_LINES = re.compile(r"\n{4,}")
@@ -32,17 +35,44 @@ _C4_POLICY = (
 )
 
 
-def clean_texts(texts: list[str], config: CleanConfig) -> list[str]:
-    """Gives texts cleaned; those that need nothing are told by one pass over their bytes."""
+@dataclass(frozen=True)
+class Cleaned:
+    """Texts after cleaning.
+
+    Args:
+        column: Arrow strings.
+        bytes_in: UTF-8 bytes before.
+    """
+
+    column: pa.Array
+    bytes_in: int
+
+
+def clean_texts(texts: list[str], config: CleanConfig) -> Cleaned:
+    """Gives texts cleaned as `clean_text` does, most of them without leaving their bytes."""
     column = text_column(texts)
-    flags = _what_is_needed(*text_buffers(column))
-    foreign = config.chinese != "keep" or config.c4_lines
-    return [
-        clean_text(text, config)
-        if foreign or flag & 1 or (flag & 2 and _is_odd(text, config))
-        else text
-        for text, flag in zip(texts, flags.tolist(), strict=True)
-    ]
+    data, offsets = text_buffers(column)
+    bytes_in = int(offsets[-1] - offsets[0])
+    flags = _what_is_needed(data, offsets)
+    if config.chinese != "keep" or config.c4_lines:
+        flags |= ODD
+    for place in np.flatnonzero(flags & (FOREIGN | ODD)).tolist():
+        if flags[place] & ODD or _is_denormal(texts[place], config):
+            flags[place] |= ODD
+    odd = np.flatnonzero(flags & ODD).tolist()
+    if odd:
+        changed = texts[:]
+        for place in odd:
+            changed[place] = clean_text(texts[place], config)
+            # What is left of it needs no more.
+            flags[place] = 0
+        column = text_column(changed)
+        data, offsets = text_buffers(column)
+    if not (flags & UNTIDY).any():
+        return Cleaned(column, bytes_in)
+    tidy, ends = _tidied(data, offsets, flags)
+    column = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(tidy))
+    return Cleaned(column, bytes_in)
 
 
 def text_column(texts: list[str]) -> pa.Array:
@@ -55,15 +85,14 @@ def text_column(texts: list[str]) -> pa.Array:
         )
 
 
-def _is_odd(text: str, config: CleanConfig) -> bool:
-    if config.normalize != "none" and not unicodedata.is_normalized(config.normalize, text):
-        return True
-    return config.repair_encoding and _MOJIBAKE_MARKS.search(text) is not None
+def _is_denormal(text: str, config: CleanConfig) -> bool:
+    return config.normalize != "none" and not unicodedata.is_normalized(config.normalize, text)
 
 
 @kernel
 def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Gives 1 for texts with something to take out, plus 2 for those not in ASCII alone."""
+    """Gives `UNTIDY` for texts with blanks or control characters to take out, `FOREIGN` for those
+    not in ASCII alone, `ODD` for those that seem to be in a wrong encoding."""
     flags = np.zeros(len(offsets) - 1, np.uint8)
     for text in range(len(flags)):
         start, stop = offsets[text], offsets[text + 1]
@@ -74,21 +103,76 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
             byte = data[at]
             if byte >= 0x20:
                 if byte >= 0x7F:
-                    flag |= 1 if byte == 0x7F else 2
+                    flag |= UNTIDY if byte == 0x7F else FOREIGN
+                    if byte == 0xC3 and _is_mojibake(data, at, stop):
+                        flag |= ODD
                 newlines = 0
             elif byte == 0x0A:
                 newlines += 1
-                if newlines > 3 or before == 0x20 or before == 0x09 or at == start:
-                    flag |= 1
+                if newlines > 3 or before == 0x20 or before == 0x09:
+                    flag |= UNTIDY
             elif byte == 0x09:
                 newlines = 0
             else:
-                flag |= 1
+                flag |= UNTIDY
             before = byte
-        if stop > start and data[stop - 1] == 0x0A:
-            flag |= 1
+        if stop > start and (data[start] == 0x0A or data[stop - 1] == 0x0A):
+            flag |= UNTIDY
         flags[text] = flag
     return flags
+
+
+@kernel
+def _is_mojibake(data: np.ndarray, at: int, stop: int) -> bool:
+    """Tells whether the bytes from C3 on are one of `_MOJIBAKE_MARKS`."""
+    if at + 3 >= stop:
+        return False
+    second, third, fourth = data[at + 1], data[at + 2], data[at + 3]
+    euro = at + 4 < stop and third == 0xE2 and fourth == 0x82 and data[at + 4] == 0xAC
+    if second == 0xA2:
+        return euro
+    if second == 0x83:
+        return euro or third == 0xC2
+    return second == 0x82 and third == 0xC2 and fourth >= 0xA0
+
+
+@kernel
+def _tidied(
+    data: np.ndarray, offsets: np.ndarray, flags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives the bytes and offsets of texts, those flagged `UNTIDY` without carriage returns,
+    control characters, blanks before line ends, more than two empty lines, and outer newlines."""
+    out = np.empty(offsets[len(offsets) - 1] - offsets[0], np.uint8)
+    ends = np.zeros(len(offsets), np.int64)
+    put = 0
+    for text in range(len(flags)):
+        start, stop = offsets[text], offsets[text + 1]
+        first = put
+        if not flags[text] & UNTIDY:
+            out[put : put + stop - start] = data[start:stop]
+            put += stop - start
+            ends[text + 1] = put
+            continue
+        for at in range(start, stop):
+            byte = data[at]
+            if byte == 0x0D:
+                if at + 1 < stop and data[at + 1] == 0x0A:
+                    continue
+                byte = np.uint8(0x0A)
+            if byte == 0x0A:
+                while put > first and (out[put - 1] == 0x20 or out[put - 1] == 0x09):
+                    put -= 1
+                full = put - first >= 3 and out[put - 1] == 0x0A
+                if put == first or (full and out[put - 2] == 0x0A and out[put - 3] == 0x0A):
+                    continue
+            elif (byte < 0x20 and byte != 0x09) or byte == 0x7F:
+                continue
+            out[put] = byte
+            put += 1
+        while put > first and out[put - 1] == 0x0A:
+            put -= 1
+        ends[text + 1] = put
+    return out[:put], ends
 
 
 def clean_text(text: str, config: CleanConfig) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-_HAN = re.compile("[\u3400-\u9fff]")
+import pyarrow as pa
+
+from tianti.corpus.kernels import text_buffers
 
 
 @dataclass(slots=True)
@@ -25,7 +27,7 @@ class Document:
     text: str
     origin: str
     meta: dict[str, Any] = field(default_factory=dict)
-    media: dict[str, Any] = field(default_factory=dict)
+    media: dict[str, Any] | None = None
     label: str | None = None
 
 
@@ -46,11 +48,19 @@ class BadInput:
     byte: int | None = None
 
 
-def cjk_bytes(text: str) -> int:
-    """Gives the UTF-8 bytes of a text that are Chinese characters (three each)."""
-    return 3 * len(_HAN.findall(text))
-
-
 def content_id(text: str) -> str:
     """Gives the identity of a text: 32 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def content_ids(texts: pa.Array) -> pa.Array:
+    """Gives the identity of each text of a column, without decoding it."""
+    data, offsets = text_buffers(texts)
+    view, bounds = memoryview(data), offsets.tolist()  # type: ignore[arg-type]
+    return pa.array(
+        [
+            hashlib.sha256(view[start:stop]).hexdigest()[:32]
+            for start, stop in itertools.pairwise(bounds)
+        ],
+        pa.string(),
+    )

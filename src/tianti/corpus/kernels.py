@@ -67,6 +67,15 @@ def mix(value: Any) -> Any:
 
 
 @kernel
+def spread(values: np.ndarray) -> np.ndarray:
+    """Spreads the bits of 64-bit numbers."""
+    out = np.empty(len(values), np.uint64)
+    for index in range(len(values)):
+        out[index] = mix(values[index] + np.uint64(0x9E3779B97F4A7C15))
+    return out
+
+
+@kernel
 def code_point(data: np.ndarray, at: int) -> int:
     """Gives the code point whose UTF-8 bytes begin at `at`."""
     first = int(data[at])

@@ -28,7 +28,9 @@ _BUCKETS = 1 << 20
 _EPOCHS = 5
 _RATE = 0.5
 _ORDER = 5
-_SLOTS = 1 << 22
+_SLOTS = 1 << 23
+# More text than this would fill the table with chance meetings.
+_REFERENCE_BYTES = 16 << 20
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -58,7 +60,10 @@ def train_perplexity(config: PerplexityConfig, path: Path) -> None:
     Raises:
         UserError: the reference cannot be read or is empty.
     """
-    data, offsets = text_buffers(pa.array(_texts(config.reference), pa.large_string()))
+    texts = _texts(config.reference)
+    share = _REFERENCE_BYTES / max(sum(len(text.encode()) for text in texts), 1)
+    every = max(1, round(1 / share))
+    data, offsets = text_buffers(pa.array(texts[::every], pa.large_string()))
     counts = np.zeros((_SLOTS, 3), np.uint32)
     _count(data, offsets, counts)
     np.save(path, counts)
@@ -77,7 +82,7 @@ def _texts(path: str) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def _load(path: str) -> np.ndarray:
-    return np.load(path)
+    return np.load(path, mmap_mode="r")
 
 
 def quality_column(texts: pa.Array, path: str) -> pa.Array:
@@ -208,7 +213,8 @@ def _bits_per_byte(data: np.ndarray, offsets: np.ndarray, counts: np.ndarray) ->
                 total = counts[whole, 1]
                 if total == 0:
                     break
-                distinct = counts[whole, 2]
+                # Contexts share places: one that another hides has followers all the same.
+                distinct = max(counts[whole, 2], 1)
                 pair = _place((context + np.uint64(data[at]) + np.uint64(1)) * _BASE)
                 here = min(counts[pair, 0], total)
                 chance = (here + distinct * chance) / (total + distinct)

@@ -85,8 +85,7 @@ def count_lines(task: dict[str, Any]) -> None:
     bad: list[BadInput] = []
     found = []
     for batch in batches(read_files(task["files"], source, config, bad)):
-        texts = clean_texts([document.text for document in batch], config.clean)
-        lines = line_hashes(texts)
+        lines = line_hashes(clean_texts([document.text for document in batch], config.clean).column)
         pairs = np.unique(np.stack([lines.hashes, lines.texts.astype(np.uint64)]), axis=1)
         found.append(pairs[0])
     hashes, counts = np.unique(
@@ -104,9 +103,9 @@ class Lines:
     numbers: np.ndarray
 
 
-def line_hashes(texts: list[str]) -> Lines:
+def line_hashes(texts: pa.Array) -> Lines:
     """Gives the hashes of the lines of texts, blanks at their ends left out."""
-    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
+    data, offsets = text_buffers(texts)
     hashes, owners, numbers = _hashes(data, offsets, _MIN_CHARS)
     return Lines(hashes, owners, numbers)
 
@@ -140,9 +139,9 @@ class LineFilter:
                 repeated, mine = common["hashes"], common["first"] == number
         return cls(boilerplate, repeated, mine, set())
 
-    def without(self, texts: list[str]) -> list[str]:
+    def without(self, column: pa.Array) -> pa.Array:
         """Gives the texts without the lines that go."""
-        lines = line_hashes(texts)
+        lines = line_hashes(column)
         goes = np.isin(lines.hashes, self.boilerplate)
         for place in np.flatnonzero(np.isin(lines.hashes, self.repeated)).tolist():
             value = int(lines.hashes[place])
@@ -151,12 +150,14 @@ class LineFilter:
                 self.seen.add(value)
             else:
                 goes[place] = True
-        out = list(texts)
+        if not goes.any():
+            return column
+        out = column.to_pylist()
         for text in np.unique(lines.texts[goes]).tolist():
             dropped = set(lines.numbers[goes & (lines.texts == text)].tolist())
-            kept = [line for n, line in enumerate(texts[text].split("\n")) if n not in dropped]
+            kept = [line for n, line in enumerate(out[text].split("\n")) if n not in dropped]
             out[text] = "\n".join(kept).strip("\n")
-        return out
+        return pa.array(out, pa.large_string())
 
 
 @kernel

@@ -32,6 +32,18 @@ _FACTORS = _generator.integers(0, 2**32, HASHES, dtype=np.uint32) | np.uint32(1)
 _ADDENDS = _generator.integers(0, 2**32, HASHES, dtype=np.uint32)
 
 
+def _lower() -> np.ndarray:
+    """Gives of each ASCII letter or digit its code in lower case, of other bytes 0."""
+    table = np.zeros(256, np.uint8)
+    for character in map(chr, range(128)):
+        if character.isalnum():
+            table[ord(character)] = ord(character.lower())
+    return table
+
+
+_LOWER = _lower()
+
+
 def signatures(texts: pa.Array | pa.ChunkedArray, ngram: int = 5) -> np.ndarray:
     """Gives the MinHash signature of each text.
 
@@ -96,9 +108,9 @@ def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: 
     while at < stop:
         byte = data[at]
         if byte < 0x80:
-            if 0x61 <= byte <= 0x7A or 0x30 <= byte <= 0x39 or 0x41 <= byte <= 0x5A:
-                lower = byte | 0x20 if byte >= 0x41 else byte
-                value = (value + np.uint64(lower) + np.uint64(1)) * np.uint64(_BASE)
+            if _LOWER[byte]:
+                # Nine characters of seven bits lie side by side in 64; of longer words they mix.
+                value = (value << np.uint64(7) | value >> np.uint64(57)) ^ np.uint64(_LOWER[byte])
                 if begin < 0:
                     begin = at
             elif begin >= 0:
@@ -126,7 +138,7 @@ def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: 
                     spans[count, 0], spans[count, 1] = at, at + size
                 count += 1
         else:
-            value = (value + np.uint64(point) + np.uint64(1)) * np.uint64(_BASE)
+            value = (value ^ np.uint64(point)) * np.uint64(_BASE)
             if begin < 0:
                 begin = at
         at += size
@@ -180,10 +192,19 @@ def _signatures(
         count = words_of(data, offsets[text], offsets[text + 1], words, spans)
         hashes = _shingles(words, count, ngram)
         least[:] = np.uint32(0xFFFFFFFF)
-        for index in range(len(hashes)):
-            value = hashes[index]
+        # Four at a time: factors, addends and minima are fetched once for all of them.
+        whole = len(hashes) // 4 * 4
+        for index in range(0, whole, 4):
+            one, two = hashes[index], hashes[index + 1]
+            three, four = hashes[index + 2], hashes[index + 3]
             for entry in range(num_hashes):
-                mapped = np.uint32(value * factors[entry] + addends[entry])
+                factor, addend = factors[entry], addends[entry]
+                left = min(np.uint32(one * factor + addend), np.uint32(two * factor + addend))
+                right = min(np.uint32(three * factor + addend), np.uint32(four * factor + addend))
+                least[entry] = min(least[entry], min(left, right))
+        for index in range(whole, len(hashes)):
+            for entry in range(num_hashes):
+                mapped = np.uint32(hashes[index] * factors[entry] + addends[entry])
                 least[entry] = min(least[entry], mapped)
         for entry in range(num_hashes):
             out[text, entry] = least[entry] >> np.uint32(16)

@@ -20,7 +20,7 @@ from tianti.errors import UserError, os_errors_named
 from tianti.messages import tr
 
 OVERVIEW = "overview.json"
-_SAMPLE_BYTES = 16 << 20
+_SAMPLE_BYTES = 4 << 20
 _DETECTED = 300
 _MEASURED = 5_000
 _PHRASE_WORDS = 4
@@ -263,7 +263,8 @@ def _all_parts(tables: dict[str, Path]) -> Iterator[Path]:
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    # Not splitlines: it cuts at characters that JSON strings may hold.
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 def _dropped(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -13,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tianti.corpus.clean import clean_texts
+from tianti.corpus.clean import clean_texts, text_column
 from tianti.corpus.config import PrepareConfig, Source
-from tianti.corpus.document import BadInput, Document, content_id
+from tianti.corpus.document import BadInput, Document, content_ids
 from tianti.corpus.groups import finished, plan_groups, remove_leftovers
-from tianti.corpus.kernels import kernel, text_buffers
 from tianti.corpus.lines import LineFilter, find_lines, wants_lines
+from tianti.corpus.measures import measures
 from tianti.corpus.readers.opening import Piece
 from tianti.corpus.references import REFERENCES, build_references
 from tianti.corpus.sources import read_piece
@@ -89,7 +91,7 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     counts = dict.fromkeys(("documents", "bytes_in", "bytes", "redacted"), 0)
     digests: list[np.ndarray] = []
     partial = out / f".{name}.parquet.tmp"
-    with TableWriter(partial, codec="lz4") as writer:
+    with _without_collection(), TableWriter(partial, codec="none") as writer:
         for batch in batches(read_files(task["files"], source, config, bad)):
             table = _measured(batch, source, config, references, counts, unwanted)
             writer.write(table)
@@ -125,6 +127,18 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     }
     write_json(out / f"{name}.json", manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Spares the search for cycles among millions of small objects: records have none."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _publish(partial: Path, path: Path, files: dict[str, int]) -> None:
@@ -199,24 +213,18 @@ def _measured(
     unwanted: LineFilter | None,
 ) -> pa.Table:
     """Gives a batch as a table: cleaned, redacted, identified and measured."""
-    raw = [document.text for document in batch]
-    texts = clean_texts(raw, config.clean)
+    cleaned = clean_texts([document.text for document in batch], config.clean)
+    column = cleaned.column
     if unwanted is not None:
-        texts = unwanted.without(texts)
+        column = unwanted.without(column)
     if config.privacy.redact:
-        texts = _redacted(texts, tuple(config.privacy.redact), counts)
-    column = pa.array(texts, pa.large_string())
-    data, offsets = text_buffers(column)
-    lengths = _lengths(data, offsets)
+        column = _redacted(column, tuple(config.privacy.redact), counts)
     columns = {
-        "id": pa.array([content_id(text) for text in texts], pa.string()),
+        "id": content_ids(column),
         "text": column,
         **columns_of(batch, source.title, source.split),
-        "language": _languages(texts, config),
-        "bytes": pa.array(np.diff(offsets)),
-        "chars": pa.array(lengths[:, 0]),
-        "visible": pa.array(lengths[:, 1]),
-        "cjk_bytes": pa.array(lengths[:, 2]),
+        "language": _languages(column, config),
+        **measures(column),
     }
     if config.quality.filters:
         from tianti.corpus.statistics import document_statistics
@@ -235,58 +243,25 @@ def _measured(
 
         columns["bits_per_byte"] = bits_per_byte_column(column, str(references / PERPLEXITY))
     counts["documents"] += len(batch)
-    counts["bytes_in"] += _utf8_bytes(raw)
-    counts["bytes"] += int(offsets[-1] - offsets[0])
+    counts["bytes_in"] += cleaned.bytes_in
+    counts["bytes"] += int(columns["bytes"].to_numpy().sum())
     return pa.table(columns)
 
 
-def _utf8_bytes(texts: list[str]) -> int:
-    return sum(
-        len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        for text in texts
-    )
-
-
-def _redacted(texts: list[str], kinds: tuple[str, ...], counts: dict[str, int]) -> list[str]:
+def _redacted(column: pa.Array, kinds: tuple[str, ...], counts: dict[str, int]) -> pa.Array:
     from tianti.corpus.privacy import redact
 
     out = []
-    for text in texts:
+    for text in column.to_pylist():
         clean, spans = redact(text, kinds)
         counts["redacted"] += len(spans)
         out.append(clean)
-    return out
+    return text_column(out)
 
 
-def _languages(texts: list[str], config: PrepareConfig) -> pa.Array:
+def _languages(column: pa.Array, config: PrepareConfig) -> pa.Array:
     if not config.languages.wanted:
-        return pa.nulls(len(texts), pa.string())
+        return pa.nulls(len(column), pa.string())
     from tianti.corpus.language import detect_language
 
-    return pa.array([detect_language(text).code for text in texts], pa.string())
-
-
-@kernel
-def _lengths(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Gives for each text its characters, those between its outer blanks, and bytes of 汉字."""
-    out = np.zeros((len(offsets) - 1, 3), np.int64)
-    for text in range(len(out)):
-        start, stop = offsets[text], offsets[text + 1]
-        chars = first = last = cjk = 0
-        for at in range(start, stop):
-            byte = data[at]
-            if byte & 0xC0 != 0x80:
-                chars += 1
-                if byte > 0x20:
-                    if first == 0:
-                        first = chars
-                    last = chars
-                if byte >= 0xE3 and byte <= 0xE9 and at + 1 < stop:
-                    point = (int(byte) & 0x0F) << 6 | (int(data[at + 1]) & 0x3F)
-                    # 3400 to 9FFF, told by the upper ten bits.
-                    if 0xD0 <= point <= 0x27F:
-                        cjk += 3
-        out[text, 0] = chars
-        out[text, 1] = last - first + 1 if first else 0
-        out[text, 2] = cjk
-    return out
+    return pa.array([detect_language(text).code for text in column.to_pylist()], pa.string())

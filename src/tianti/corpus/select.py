@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tianti.corpus.config import CorpusConfig
 from tianti.corpus.filters import failing_rules, statistics_needed
+from tianti.corpus.kernels import spread
 from tianti.corpus.lsh import Signatures, banding, near_duplicate_clusters
 from tianti.errors import os_errors_named
 
@@ -247,7 +248,11 @@ def _keys(hashes: np.ndarray, roots: np.ndarray) -> np.ndarray:
     """Gives a number in [0, 1) for each document that only the content of its cluster decides."""
     least = hashes.copy()
     np.minimum.at(least, roots, hashes)
-    return (least[roots] >> np.uint64(12)) / 2.0**52
+    value = least[roots]
+    # The least of several numbers is a small one: it is spread over all of them again.
+    several = np.bincount(roots, minlength=len(roots))[roots] > 1
+    value[several] = spread(value[several])
+    return (value >> np.uint64(12)) / 2.0**52
 
 
 def write_clusters(chosen: Selection, folder: Path, names: list[str], path: Path) -> int:

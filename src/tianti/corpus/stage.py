@@ -88,7 +88,7 @@ def _quarantined(out: Path, manifests: list[dict[str, Any]]) -> list[dict[str, A
     for manifest in manifests:
         path = out / f"{manifest['name']}.{QUARANTINE}"
         if path.is_file():
-            rows += [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            rows += [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
     write_lines(out / QUARANTINE, rows)
     return rows
 
@@ -143,7 +143,10 @@ def build_corpus(
         name: total["splits"].get(name, {"documents": 0, "bytes": 0, "chars": 0}) for name in SPLITS
     }
     _refuse_empty_split(splits)
-    return _concluded(corpus, documents, out, manifests, chosen, total) | {
+    concluded = _concluded(documents, out, manifests, chosen, total)
+    quality = quality_histograms(chosen.columns, thresholds_in_force(corpus.quality))
+    write_json(out / OVERVIEW, overview(out, measure=False) | {"quality": quality})
+    return concluded | {
         "splits": splits,
         "cjk_share": total["cjk_bytes"] / max(sum(s["bytes"] for s in splits.values()), 1),
         "section_chars": limit,
@@ -174,13 +177,12 @@ def write_documents(
     chosen, seconds = _selected(config, documents, manifests, display)
     plan = Plan(str(documents), str(out), chosen.reasons, limit=None, dealing=None, augment=[])
     total = _written(plan, chosen, manifests, config, display, seconds)
-    return _concluded(config, documents, out, manifests, chosen, total) | {
+    return _concluded(documents, out, manifests, chosen, total) | {
         "seconds": {name: round(value, 3) for name, value in seconds.items()}
     }
 
 
 def _concluded(
-    config: CorpusConfig,
     documents: Path,
     out: Path,
     manifests: list[dict[str, Any]],
@@ -193,8 +195,6 @@ def _concluded(
     shutil.copyfile(documents / QUARANTINE, out / QUARANTINE)
     names = parts_with_documents(manifests)
     duplicates = write_clusters(chosen, documents, names, out / "clusters.parquet")
-    quality = quality_histograms(chosen.columns, thresholds_in_force(config.quality))
-    write_json(out / OVERVIEW, overview(out, measure=False) | {"quality": quality})
     return {
         "funnel": _funnel(manifests, chosen, total),
         "bad_inputs": sum(manifest["bad_inputs"] for manifest in manifests),

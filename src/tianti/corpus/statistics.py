@@ -16,6 +16,7 @@ import pyarrow as pa
 from tianti.corpus.kernels import code_point, kernel, text_buffers, width
 from tianti.corpus.words import (
     ALPHA,
+    TERMINALS,
     WORD,
     before,
     is_blank,
@@ -65,11 +66,6 @@ _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 # The commonest particles, prepositions and pronouns: real Chinese prose is full of them.
 _FUNCTION_CHARS = (
     "的一是不了在有人我他这为之来以个中上们到说就和也要对于而与着那得可其或从被把很还让"
-)
-# datatrove's terminal punctuation: lines that end in one of these end a sentence.
-TERMINALS = (
-    ".?!。？！．｡‼⁇⁈⁉‽⸮⸼﹒﹖﹗؟۔؞܀܁܂।॥၊။።፧፨᙮។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫։߹࠷࠹࠽࠾᜵᜶"
-    "\u061d\u1b7d\u1b7e\u2e53\u2e54"
 )
 
 
@@ -122,7 +118,7 @@ def _slot(table: np.ndarray, key: Any, mask: int) -> Any:
 def _lengthen(grams: np.ndarray, hashes: np.ndarray, count: int, n: int) -> None:
     """Makes the hashes of n-grams from those of one word less, in place."""
     for index in range(count - n + 1):
-        value = (grams[index] + hashes[index + n - 1]) * _BASE
+        value = grams[index] * _BASE + hashes[index + n - 1]
         grams[index] = value ^ (value >> np.uint64(32))
 
 
@@ -221,7 +217,7 @@ def _repeated_pieces(
             value ^= value >> np.uint64(32)
             if byte & 0xC0 != 0x80:
                 chars += 1
-                if byte > 0x20:
+                if byte > 0x20 and (byte < 0x80 or not is_blank(code_point(data, at))):
                     blank = False
             at += 1
         if not (skip_blank and blank):

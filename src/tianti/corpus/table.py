@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,20 +40,22 @@ def columns_of(documents: list[Document], source: str, split: str | None) -> dic
         "origin": pa.array([document.origin for document in documents], pa.string()),
         "split": pa.array([split] * count, pa.string()),
         "label": pa.array([document.label for document in documents], pa.string()),
-        "meta": pa.array(
-            [
-                json.dumps(document.meta, ensure_ascii=False, sort_keys=True)
-                if document.meta
-                else None
-                for document in documents
-            ],
-            pa.string(),
-        ),
+        "meta": pa.array([_as_json(document.meta) for document in documents], pa.string()),
     }
-    names = sorted({name for document in documents for name in document.media})
-    for name in names:
-        columns[name] = pa.array([document.media.get(name) for document in documents])
+    names = {name for document in documents if document.media for name in document.media}
+    for name in sorted(names):
+        columns[name] = pa.array([(document.media or {}).get(name) for document in documents])
     return columns
+
+
+def _as_json(meta: dict[str, Any]) -> str | None:
+    if not meta:
+        return None
+    try:
+        return orjson.dumps(meta, option=orjson.OPT_SORT_KEYS).decode()
+    except TypeError:
+        # Lone surrogates and large integers, which the fast writer refuses.
+        return json.dumps(meta, ensure_ascii=True, sort_keys=True)
 
 
 def _compression_of(schema: pa.Schema, codec: str) -> dict[str, str]:

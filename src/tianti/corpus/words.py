@@ -13,15 +13,22 @@ import numpy as np
 from tianti.corpus.kernels import code_point, is_cjk, is_separator, kernel, mix, width
 
 WORD, ALPHA = 1, 2
+# datatrove's terminal punctuation: lines that end in one of these end a sentence.
+TERMINALS = (
+    ".?!。？！．｡‼⁇⁈⁉‽⸮⸼﹒﹖﹗؟۔؞܀܁܂।॥၊။።፧፨᙮។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫։߹࠷࠹࠽࠾᜵᜶؝᭽᭾⹓⹔"
+)
+# The other signs that count as symbols, not as words, in datatrove.
+_SIGNS = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _ABBREVIATIONS = """Adm Ala Apr Ariz Ark Aug Bros Calif Co Colo Conn Corp Dec Del Dr Feb Fla Ga Gen
 Gov Ia Id Ill Inc Ind Jan Jr Jul Jun Kan Kans Ky La Ltd Mar Mass Md Messrs Mich Minn Miss Mo Mont
 Mr Mrs Ms Mt Neb Nebr Nev Nov Oct Okla Ore Pa Prof Rep Rev Sen Sep Sept St Tenn Va Wash Wis co vs
 """
 _UNITS = """km m dm cm mm ha nm yd in ft kg g mg t lb oz mph kmh hPa Pa mbar mb MB kb KB gb GB tb TB
-T G M K am pm AM PM"""
+T G M K am pm"""
 _CONTRACTIONS = "'s 'S 'm 'd 'll 're 've n't 'em 'Cause '' 'M 'D 'LL 'RE 'VE N'T"
 _FACES = ":) :( :] :[ :* :/ :> :| ;) =) =( =/ =[ =] =| (: (; (= ): )= [: [= ]: ]= '' :} 8)"
+_FACES += " :D :P :p :O :o :x :X :3 :0 ;D =D =3 <3"
 
 
 def word_hash(text: str) -> np.uint64:
@@ -62,6 +69,17 @@ def _ascii(text: str) -> np.ndarray:
     return marks
 
 
+def _kinds() -> np.ndarray:
+    """Gives for every code point of the basic plane `WORD` where it is none of datatrove's signs,
+    and `ALPHA` where Python calls it a letter."""
+    kinds = np.array([ALPHA * chr(point).isalpha() for point in range(1 << 16)], np.uint8)
+    kinds |= WORD
+    controls = [*range(9), *range(11, 32), *range(127, 160)]
+    kinds[[*controls, *(ord(sign) for sign in _SIGNS + TERMINALS if ord(sign) < 1 << 16)]] &= ALPHA
+    return kinds
+
+
+_KINDS = _kinds()
 # Of every byte: `ALPHA` for an ASCII letter, `WORD` for a digit.
 _CLASSES = np.zeros(256, np.uint8)
 _CLASSES[0x30:0x3A] = WORD
@@ -140,16 +158,12 @@ def _is_in(table: np.ndarray, value: int) -> bool:
 
 
 @kernel
-def _is_sign(point: int) -> bool:
-    """Tells whether a separator is none of datatrove's punctuation: such signs count as words."""
-    if not (0xA0 <= point < 0xC0 or 0x2010 <= point <= 0x2BFF):
-        return False
-    dashes_and_quotes = 0x2013 <= point <= 0x2014 or 0x2018 <= point <= 0x201A
-    return not (
-        dashes_and_quotes
-        or 0x201C <= point <= 0x201E
-        or point in (0xAB, 0xBB, 0x2026, 0x2236, 0x25BA)
-    )
+def _kind_of(point: int) -> int:
+    if point < 0x10000:
+        return _KINDS[point]
+    # Beyond the basic plane: letters of old scripts and rare Chinese characters; else pictures.
+    letters = point < 0x1D000 or 0x1D400 <= point < 0x1F000 or point >= 0x20000
+    return WORD | ALPHA if letters else WORD
 
 
 @kernel
@@ -174,23 +188,16 @@ def _emit(
         byte = data[at]
         if byte < 0x80:
             point = np.int64(byte)
-            kind |= _CLASSES[byte]
             at += 1
         else:
             point = np.int64(code_point(data, at))
-            if not is_separator(point):
-                kind = WORD | ALPHA
-            elif _is_sign(point):
-                kind |= WORD
             at += width(byte)
+        kind |= _kind_of(point)
         value = (value + np.uint64(point) + np.uint64(1)) * _BASE
         chars += 1
-    if chars == 1 and point == 0x24:
-        # A dollar is no punctuation in datatrove's list.
-        kind = WORD
     hashes[count] = mix(value)
     lengths[count] = chars
-    kinds[count] = kind | WORD if kind else 0
+    kinds[count] = kind
     points[count] = point if chars == 1 else 0
     starts[count] = start
     return count + 1

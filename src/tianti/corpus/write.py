@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tianti.corpus.document import cjk_bytes, content_id
+from tianti.corpus.document import content_id
+from tianti.corpus.measures import NAMES as MEASURES
+from tianti.corpus.measures import measures
 from tianti.corpus.split import LATE, SPLITS, Dealing, cut_sections
 from tianti.corpus.table import SCHEMA, TableWriter
 from tianti.errors import os_errors_named
@@ -23,7 +25,7 @@ FUNCTION = "tianti.corpus.write:write_part"
 SAMPLES_PER_REASON = 50
 _SAMPLE_CHARS = 500
 # Columns that steps need and nobody after them.
-_MEASURES = {"bytes", "chars", "visible", "cjk_bytes", "contaminated", "contaminated_text"}
+_MEASURES = {*MEASURES, "contaminated", "contaminated_text"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def write_part(task: dict[str, Any]) -> dict[str, Any]:
         table, keys = table.filter(pa.array(kept)), here["key"][kept]
         for split, rows in _dealt(table, keys, plan, dealing):
             for name, chunk in _with_copies(split, rows, plan):
-                _writer(writers, name, task["written"], Path(plan.out)).write(chunk)
+                kept_columns = [n for n in chunk.column_names if n not in _MEASURES]
+                writer = _writer(writers, name, task["written"], Path(plan.out))
+                writer.write(chunk.select(kept_columns))
                 totals.add(name, chunk)
     for split, writer in writers.items():
         writer.close()
@@ -113,7 +117,9 @@ def _dealt(
     """Gives the rows of each split, cut into sections where there are few documents."""
     if not table.num_rows:
         return
-    columns = [n for n in table.column_names if n in SCHEMA.names or _is_carried(table, n)]
+    columns = [
+        n for n in table.column_names if n in (*SCHEMA.names, *MEASURES) or _is_carried(table, n)
+    ]
     table = table.select(columns)
     if dealing is None:
         yield "documents", table
@@ -149,7 +155,14 @@ def _in_sections(
             identity = content_id(text)
             rows.append({**row, "id": identity, "text": text})
             section_keys.append(int(identity[:13], 16) / 16**13)
-    return pa.Table.from_pylist(rows, schema=table.schema), np.array(section_keys)
+    return _measured(pa.Table.from_pylist(rows, schema=table.schema)), np.array(section_keys)
+
+
+def _measured(table: pa.Table) -> pa.Table:
+    """Measures texts that are other than they were."""
+    for name, column in measures(table["text"]).items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
 
 
 def _with_copies(split: str, rows: pa.Table, plan: Plan) -> Iterator[tuple[str, pa.Table]]:
@@ -160,9 +173,9 @@ def _with_copies(split: str, rows: pa.Table, plan: Plan) -> Iterator[tuple[str, 
     from tianti.corpus.augment.copies import augmented_copies
 
     copies, late = augmented_copies(_with_column(rows), plan.augment, plan.rewriter)
-    yield split, pa.concat_tables([_with_column(rows), copies])
+    yield split, pa.concat_tables([_with_column(rows), _measured(copies)])
     if late.num_rows:
-        yield LATE, late
+        yield LATE, _measured(late)
 
 
 def _with_column(rows: pa.Table) -> pa.Table:
@@ -201,22 +214,22 @@ class _Totals:
                 ]
 
     def add(self, split: str, rows: pa.Table) -> None:
-        texts = rows["text"].to_pylist()
-        sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
+        sums = {name: int(rows[name].to_numpy().sum()) for name in ("bytes", "chars", "cjk_bytes")}
         counts = self.splits.setdefault(split, {"documents": 0, "bytes": 0, "chars": 0})
-        counts["documents"] += len(texts)
-        counts["bytes"] += sum(sizes)
-        counts["chars"] += sum(map(len, texts))
-        self.cjk_bytes += sum(cjk_bytes(text) for text in texts if not text.isascii())
-        for source, size in zip(rows["source"].to_pylist(), sizes, strict=True):
-            of_source = self.sources.setdefault(source, {"documents": 0, "bytes": 0})
-            of_source["documents"] += 1
-            of_source["bytes"] += size
+        counts["documents"] += rows.num_rows
+        counts["bytes"] += sums["bytes"]
+        counts["chars"] += sums["chars"]
+        self.cjk_bytes += sums["cjk_bytes"]
+        # A part is of one source.
+        of_source = self.sources.setdefault(rows["source"][0].as_py(), {"documents": 0, "bytes": 0})
+        of_source["documents"] += rows.num_rows
+        of_source["bytes"] += sums["bytes"]
         if "augmented" in rows.column_names:
             self.augmented += rows.num_rows - rows["augmented"].null_count
-        for language in rows["language"].to_pylist():
-            if language is not None:
-                self.languages[language] = self.languages.get(language, 0) + 1
+        for row in rows["language"].value_counts().to_pylist():
+            if row["values"] is not None:
+                known = self.languages.get(row["values"], 0)
+                self.languages[row["values"]] = known + row["counts"]
         if len(self.kept_samples) < SAMPLES_PER_REASON:
             rest = SAMPLES_PER_REASON - len(self.kept_samples)
             self.kept_samples += [

@@ -48,10 +48,10 @@ class Stage:
 
 STAGES = (
     Stage("documents", "tianti.corpus.stage:prepare_documents", resumable=True),
-    Stage("corpus", "tianti.corpus.stage:build_corpus", ("documents",), version=3),
+    Stage("corpus", "tianti.corpus.stage:build_corpus", ("documents",), version=4),
     Stage("machine", "tianti.scale.machine:measure_machine"),
     Stage("tokenizer", "tianti.tokens.stage:train_tokenizer", ("corpus",)),
-    Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer"), resumable=True),
+    Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer"), 2, True),
     Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), resumable=True),
     Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
     Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model"), 2),
