@@ -158,6 +158,29 @@ def write_array(path: Path, array: Any) -> None:
         file.write(array.tobytes())
 
 
+class _Writing:
+    """A file of which NumPy sees only that it can be written to: it then says why that failed."""
+
+    def __init__(self, file: IO[bytes]):
+        self.write = file.write
+
+
+def save_npy(path: Path, array: Any) -> None:
+    """Writes an array as `.npy`, atomically."""
+    import numpy as np
+
+    with atomic_open(path) as file:
+        np.lib.format.write_array(_Writing(file), array, allow_pickle=False)  # type: ignore[arg-type]
+
+
+def save_npz(path: Path, **arrays: Any) -> None:
+    """Writes arrays as `.npz`, atomically."""
+    import numpy as np
+
+    with atomic_open(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
 def write_tensors(
     path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None
 ) -> None:

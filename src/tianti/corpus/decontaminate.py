@@ -18,6 +18,7 @@ from tianti.corpus.document import Document
 from tianti.corpus.kernels import kernel, text_buffers
 from tianti.corpus.minhash import words_of
 from tianti.corpus.sources import read_source
+from tianti.files import save_npz
 
 INDEX = "evaluation.npz"
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -45,7 +46,7 @@ def build_index(config: DecontaminateConfig, path: Path) -> None:
     table = np.zeros(size, np.uint64)
     owner = np.zeros(size, np.int32)
     _fill(table, owner, keys, owners[first].astype(np.int32))
-    np.savez(path, table=table, owner=owner, names=np.array(names or [""]))
+    save_npz(path, table=table, owner=owner, names=np.array(names or [""]))
 
 
 def _parts(item: Document) -> list[str]:

@@ -7,14 +7,40 @@ without numba: much slower, the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 COMPILED = os.environ.get("TIANTI_KERNELS", "numba") != "python"
+
+
+def _forget_stale_kernels() -> None:
+    """Removes compiled kernels where the source of any has changed since.
+
+    numba looks at a kernel's own file only; one that calls a kernel of another file would go on
+    with the old one.
+    """
+    root = Path(__file__).parents[1]
+    sources = sorted((*root.glob("corpus/*.py"), *root.glob("tokens/*.py")))
+    state = str([(source.name, source.stat().st_mtime_ns) for source in sources])
+    stamp = root / "corpus" / "__pycache__" / "kernels.stamp"
+    with contextlib.suppress(OSError):
+        if stamp.is_file() and stamp.read_text() == state:
+            return
+        for folder in ("corpus", "tokens"):
+            for path in (root / folder / "__pycache__").glob("*.nb[ic]"):
+                path.unlink(missing_ok=True)
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.write_text(state)
+
+
+if COMPILED:
+    _forget_stale_kernels()
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,8 +52,22 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     if COMPILED:
         import numba
 
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        _cache_only_where_there_is_room(compiled)
+        return compiled
     return _wrapping(function)
+
+
+def _cache_only_where_there_is_room(compiled: Any) -> None:
+    """Lets a kernel be used that cannot be cached, on a full disk for example."""
+    cache = compiled._cache
+    save = cache.save_overload
+
+    def save_or_not(*arguments: Any) -> None:
+        with contextlib.suppress(OSError):
+            save(*arguments)
+
+    cache.save_overload = save_or_not
 
 
 def _wrapping(function: Callable[..., Any]) -> Callable[..., Any]:

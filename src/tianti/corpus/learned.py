@@ -20,6 +20,7 @@ from tianti.corpus.kernels import kernel, text_buffers
 from tianti.corpus.minhash import words_of
 from tianti.corpus.sources import read_source
 from tianti.errors import UserError
+from tianti.files import save_npy
 from tianti.messages import tr
 
 CLASSIFIER = "classifier.npy"
@@ -51,7 +52,7 @@ def train_classifier(config: ClassifierConfig, path: Path) -> None:
     )
     weights = np.zeros(_BUCKETS + 1, np.float32)
     _learn(data, offsets, labels.astype(np.float32), order, weights, _RATE)
-    np.save(path, weights)
+    save_npy(path, weights)
 
 
 def train_perplexity(config: PerplexityConfig, path: Path) -> None:
@@ -66,7 +67,7 @@ def train_perplexity(config: PerplexityConfig, path: Path) -> None:
     data, offsets = text_buffers(pa.array(texts[::every], pa.large_string()))
     counts = np.zeros((_SLOTS, 3), np.uint32)
     _count(data, offsets, counts)
-    np.save(path, counts)
+    save_npy(path, counts)
 
 
 def _texts(path: str) -> list[str]:
@@ -115,8 +116,8 @@ def _features(words: np.ndarray, count: int, features: np.ndarray) -> int:
 def _logit(features: np.ndarray, count: int, weights: np.ndarray) -> float:
     total = 0.0
     for index in range(count):
-        total += weights[features[index]]
-    return total / max(count, 1) + weights[len(weights) - 1]
+        total += float(weights[features[index]])
+    return total / max(count, 1) + float(weights[len(weights) - 1])
 
 
 @kernel

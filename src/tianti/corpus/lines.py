@@ -17,6 +17,7 @@ from tianti.corpus.config import PrepareConfig, Source
 from tianti.corpus.document import BadInput
 from tianti.corpus.groups import Group, wants_all_sources
 from tianti.corpus.kernels import kernel, mix, text_buffers
+from tianti.files import save_npz
 
 FUNCTION = "tianti.corpus.lines:count_lines"
 _BOILERPLATE = "boilerplate.npz"
@@ -61,13 +62,13 @@ def find_lines(
             for here in [of_group[owners] == source]
         ]
         arrays: dict[str, Any] = {str(number): found for number, found in enumerate(common)}
-        np.savez(folder / _BOILERPLATE, of_group=of_group, **arrays)
+        save_npz(folder / _BOILERPLATE, of_group=of_group, **arrays)
     if config.dedup.lines is not None:
         repeated = _common(hashes, counts, config.dedup.lines)
         first = np.full(len(repeated), len(groups))
         here = np.isin(hashes, repeated)
         np.minimum.at(first, np.searchsorted(repeated, hashes[here]), owners[here])
-        np.savez(folder / _REPEATED, hashes=repeated, first=first)
+        save_npz(folder / _REPEATED, hashes=repeated, first=first)
 
 
 def _common(hashes: np.ndarray, counts: np.ndarray, least: int) -> np.ndarray:
@@ -91,7 +92,7 @@ def count_lines(task: dict[str, Any]) -> None:
     hashes, counts = np.unique(
         np.concatenate(found or [np.zeros(0, np.uint64)]), return_counts=True
     )
-    np.savez(Path(task["scratch"]) / f"{task['name']}.npz", hashes=hashes, counts=counts)
+    save_npz(Path(task["scratch"]) / f"{task['name']}.npz", hashes=hashes, counts=counts)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tianti.corpus.readers.opening import Piece
 from tianti.corpus.references import REFERENCES, build_references
 from tianti.corpus.sources import read_piece
 from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
-from tianti.files import atomic_open, fsync_folder, write_json
+from tianti.files import atomic_open, fsync_folder, save_npy, write_json
 
 FUNCTION = "tianti.corpus.prepare:prepare_group"
 
@@ -105,8 +105,7 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     if digests:
         # Turned round, so that one entry of all documents lies together: bands are read singly.
         turned = np.ascontiguousarray(np.concatenate(digests).T)
-        with atomic_open(out / f"{name}.signatures.npy") as file:
-            np.save(file, turned)
+        save_npy(out / f"{name}.signatures.npy", turned)
         files[f"{name}.signatures.npy"] = (out / f"{name}.signatures.npy").stat().st_size
     if bad:
         with atomic_open(out / f"{name}.quarantine.jsonl", "w") as file:

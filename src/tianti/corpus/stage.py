@@ -18,7 +18,7 @@ from tianti.corpus.select import Selection, read_manifests, select, write_cluste
 from tianti.corpus.split import SPLITS, derived_share, section_chars
 from tianti.corpus.write import FUNCTION, Plan, merged, write_lines
 from tianti.errors import UserError
-from tianti.files import write_json
+from tianti.files import save_npy, write_json
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 
@@ -249,7 +249,7 @@ def _written(
         place = chosen.of_part(number)
         rows = np.empty(place.stop - place.start, _DECISIONS)
         rows["fate"], rows["key"] = chosen.fate[place], chosen.key[place]
-        np.save(folder / f"{name}.npy", rows)
+        save_npy(folder / f"{name}.npy", rows)
         tasks.append(plan.task(name, number, str(folder / f"{name}.npy")))
     results: list[dict[str, Any]] = []
     num_bytes = sum(manifest["bytes"] for manifest in manifests)
