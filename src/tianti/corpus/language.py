@@ -33,8 +33,13 @@ class Language:
     share: float
 
 
-def detect_language(text: str) -> Language:
-    """Names the language of a text, by its first 4 KB."""
+def detect_language(text: str, *, thorough: bool = True) -> Language:
+    """Names the language of a text, by its first 4 KB.
+
+    Args:
+        text: any text.
+        thorough: where the first detector is not sure, ask the second one, which is slow to load.
+    """
     import pycld2
 
     sample = text[:_MAX_BYTES]
@@ -47,6 +52,9 @@ def detect_language(text: str) -> Language:
         sure, found = False, ()
     if sure and found and found[0][1] != "un" and found[0][2] >= 95:
         return Language(_code(found[0][1]), True, found[0][2] / 100)
+    if not thorough:
+        code = _code(found[0][1]) if found and found[0][1] != "un" else UNKNOWN
+        return Language(code, False, found[0][2] / 100 if found else 0.0)
     import py3langid
 
     code, _ = py3langid.classify(plain)

@@ -135,7 +135,8 @@ def _languages(tables: dict[str, Path], sample: list[dict[str, Any]]) -> dict[st
     from tianti.corpus.language import detect_language
 
     every = max(1, len(sample) // _DETECTED)
-    return dict(Counter(detect_language(row["text"]).code for row in sample[::every]).most_common())
+    codes = [detect_language(row["text"], thorough=False).code for row in sample[::every]]
+    return dict(Counter(codes).most_common())
 
 
 def histogram(values: np.ndarray, logarithmic: bool = False, bins: int = 30) -> dict[str, Any]:
