@@ -11,15 +11,20 @@ from pathlib import Path
 import pytest
 
 import tianti
+from tianti.corpus.filters import RULES
+from tianti.corpus.overview import STATISTICS
 from tianti.messages import LANGUAGES, catalogue, current_language, tr
 
 PACKAGE = Path(tianti.__file__).parent
 # Built from parts where they are shown: chart labels of splits, reasons and stages.
 COMPOSED = [
     *(f"model, {split}" for split in ("train", "validation", "test")),
-    *(f"after: {reason}" for reason in ("too_short", "exact_duplicate")),
-    *(["train", "validation", "test"]),
-    *(["too_short", "exact_duplicate", "unreadable"]),
+    *("train", "validation", "test", "late", "documents"),
+    *("too_short", "exact_duplicate", "near_duplicate", "semantic_duplicate", "unreadable"),
+    *("other_language", "low_quality", "unlikely_text", "predictable_text", "in_evaluation_set"),
+    *("exact", "near", "semantic", "filter", "dedup"),
+    *(rule.name for rules in RULES.values() for rule in rules),
+    *STATISTICS,
 ]
 
 
