@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tianti.errors import Damaged, UserError
-from tianti.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, byte_alphabet
+from tianti.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, byte_alphabet, fast_encoding
 
 SHARED: dict[str, Tokenizer] = {}
 
@@ -39,7 +41,7 @@ def test_special_tokens_written_in_text_are_text(tokenizer):
     special = {tokenizer.inner.token_to_id(token) for token in SPECIAL_TOKENS}
     assert not special & set(ids)
     assert tokenizer.decode(ids) == text
-    assert tokenizer.encode_batch([text])[0] == ids
+    assert tokenizer.encode_array(text).tolist() == ids
 
 
 def test_the_vocabulary_is_bytes_merges_and_special_tokens_last(tokenizer):
@@ -56,8 +58,67 @@ def test_numbers_are_single_digits_and_words_carry_their_space(tokenizer):
     assert not any(" " in piece[1:] for piece in pieces)
 
 
-def test_batches_and_single_texts_agree(tokenizer, texts):
-    assert tokenizer.encode_batch(texts[:70]) == [tokenizer.encode(text) for text in texts[:70]]
+ODD = {
+    "combining": "e\u0301\u0301 ก็ กำ \u0300x",
+    "joined": "👩‍👩‍👧‍👦🏳️‍🌈 \u200d",
+    "newlines": "a\r\n\r\rb\n \n\t\n  c \u2028d\x85e",
+    "controls": "".join(map(chr, range(0x20))) + "\x7f\x80\x9f",
+    "contractions": "I'LL we'Re 'S DON'T ‘s ’s ſ's",
+    "numbers": "１２３ ½ Ⅷ ٣ 3.14 1_000",
+    "special": "<|im_end|><|endoftext|> <|im_start|>user",
+    "letters": "a" * 20_000 + "中" * 20_000,
+    "blanks": " " * 20_000 + "x" + "\n" * 20_000,
+    "surrogate": "a\ud800b",
+    "astral": "𠀀𠮷𝒳𝟘🀄",
+}
+
+
+def test_the_fast_encoder_is_in_use(tokenizer):
+    assert tokenizer._fast is not None
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_fast_ids_are_those_of_the_reference_on_odd_text(tokenizer, name):
+    assert tokenizer.encode_array(ODD[name]).tolist() == tokenizer.encode(ODD[name])
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_fast_ids_are_those_of_the_reference(text):
+    tokenizer = SHARED["tokenizer"]
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+
+
+def test_fast_ids_are_those_of_the_reference_on_real_text(tokenizer, english_texts, texts):
+    for text in [*english_texts, *texts]:
+        assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+
+
+@pytest.mark.slow
+def test_more_blanks_than_the_fast_encoder_can_take_go_to_the_reference(tokenizer):
+    text = "a" + " " * 1_100_000 + "b"
+    assert tokenizer.decode(tokenizer.encode_array(text).tolist()) == text
+
+
+def changed(tokenizer, change):
+    written = json.loads(tokenizer.inner.to_str())
+    change(written)
+    return written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda written: written.update(normalizer={"type": "NFC"}),
+        lambda written: written["model"].update(ignore_merges=True),
+        lambda written: written["model"]["merges"].reverse(),
+        lambda written: written.update(pre_tokenizer={"type": "ByteLevel"}),
+        lambda written: written["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"),
+    ],
+)
+def test_another_kind_of_tokenizer_is_left_to_the_reference(tokenizer, change):
+    assert fast_encoding(changed(tokenizer, lambda written: None)) is not None
+    assert fast_encoding(changed(tokenizer, change)) is None
 
 
 def test_saving_and_loading_changes_nothing(tokenizer, tmp_path, texts):

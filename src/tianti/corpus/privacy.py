@@ -43,7 +43,7 @@ _CN_LANDLINE = re.compile(
     r"(?<![\d-])(?:\+?86[- ]?)?\(?0(?:10|2\d|[3-9]\d{2})\)?[- ]\d{7,8}(?![\d-])"
 )
 _PHONE = re.compile(
-    r"(?<![\w.+/=-])(?:"
+    r"(?<![\w.+/=])(?<!\d{4}[ -])(?<![A-Za-z]-)(?:"
     r"\+\d{1,3}[-. ]?(?:\(\d{1,4}\)[-. ]?)?\d{1,4}(?:[-. ]?\d{2,4}){2,4}"  # +44 20 7946 0958
     r"|(?:00\d{1,3}[-. ])(?:\(\d{1,4}\)[-. ]?)?\d{1,4}(?:[-. ]\d{2,4}){2,4}"  # 0044 …
     r"|(?:1[-. ])?\(\d{3}\) ?\d{3}[-. ]\d{4}"  # (555) 123-4567
@@ -55,14 +55,18 @@ _PHONE = re.compile(
     r"|\(\d{2,4}\) ?\d{3,4}-\d{3,4}"  # (37) 788-063
     r"|0\d(?:[. ]\d{2}){4}"  # 03.93.92.16.85
     r"|\d{2}(?:-\d{2}){3}"  # 60-56-85-91
-    r")(?:(?: ?(?:x|ext\.?) ?\d{1,5})?)(?![\w-]|\.\d)",
+    r")(?:(?: ?(?:x|ext\.?) ?\d{1,5})?)(?!\w|[.-]\d)",
     re.ASCII,
 )
 # A bare number is a phone number only where the words before it say so.
 _NAMED_PHONE = re.compile(
-    r"(?i)(?:phone|tel(?:efon|\.)?|mobile|cell|fax|whatsapp|call|number|contact|reach|text me"
-    r"|电话|手机|联系方式|微信|传真|热线)[^\d\n]{0,30}?"
-    r"(?P<value>(?:\+|00)?\(?\d(?:[-. ()]{0,2}\d){6,14})(?![\w-]|\.\d)"
+    r"(?i)(?:(?<![a-z])(?:phone|tel(?:ephone|efon|\.)?|mobile|cell(?:phone)?|fax|whatsapp"
+    r"|call(?:ing)?|contact|reach|text me"
+    # Numbers of other things are no phone numbers.
+    r"|(?<!licen[cs]e )(?<!account )(?<!order )(?<!card )(?<!serial )(?<!tracking )"
+    r"(?<!passport )number)(?![a-z])"
+    r"|电话|手机|联系方式|微信|传真|热线)[^\d\n]{0,30}?\n?(?<![A-Za-z0-9])"
+    r"(?P<value>(?:\+|00)?\(?\d(?:[-. ()]{0,2}\d){6,14})(?!\w|[.-]\d)"
 )
 _SECRETS = re.compile(
     r"(?<![A-Za-z0-9_-])(?:"
@@ -160,7 +164,8 @@ def _phones(text: str) -> Iterator[Span]:
 
 def _is_phone(text: str) -> bool:
     digits = sum(character.isdigit() for character in text)
-    return 7 <= digits <= 19 and not _is_date(text)
+    decimal = re.fullmatch(r"\d+\.\d+", text) is not None
+    return 7 <= digits <= 19 and not decimal and not _is_date(text)
 
 
 def _is_date(text: str) -> bool:

@@ -131,10 +131,9 @@ def _top_gram(
     table: np.ndarray,
     tally: np.ndarray,
     mask: int,
-) -> int:
-    """Gives the characters of all occurrences of the commonest n-gram, blanks between words too."""
-    if count < n:
-        return -1
+) -> tuple[int, int]:
+    """Gives how often the commonest n-gram comes, and the characters of all its occurrences,
+    blanks between words too."""
     table[: mask + 1] = np.uint64(0)
     best, best_first = 0, 0
     for index in range(count - n + 1):
@@ -148,7 +147,7 @@ def _top_gram(
         # Of equally common ones the first that came, as Counter.most_common has it.
         if tally[place, 0] > best or (tally[place, 0] == best and tally[place, 1] < best_first):
             best, best_first = tally[place, 0], tally[place, 1]
-    return (n - 1 + ends[best_first + n] - ends[best_first]) * best
+    return best, (n - 1 + ends[best_first + n] - ends[best_first]) * best
 
 
 @kernel
@@ -617,13 +616,22 @@ def _statistics(
         for index in range(count):
             grams[index] = hashes[index]
             ends[index + 1] = ends[index] + lengths[index]
-        for n in range(2, 11):
-            _lengthen(grams, hashes, count, n)
-            if n < 5:
-                top = _top_gram(grams, ends, count, n, table, tally, mask)
-                row[10 + n] = top / chars if top >= 0 else np.nan
+        # What does not come twice as n words does not as more.
+        best = 2
+        for n in range(2, 5):
+            if count < n:
+                break
+            if best > 1:
+                _lengthen(grams, hashes, count, n)
+                best, top = _top_gram(grams, ends, count, n, table, tally, mask)
             else:
+                top = n - 1 + ends[n]
+            row[10 + n] = top / chars
+        repeats = best - 1
+        for n in range(5, 11):
+            if repeats > 0:
+                _lengthen(grams, hashes, count, n)
                 repeats = _repeated_gram_chars(grams, ends, count, n, table, mask)
-                row[10 + n] = repeats / chars
+            row[10 + n] = repeats / chars
         _chinese_statistics(data, start, stop, terminals, functions, row)
     return out

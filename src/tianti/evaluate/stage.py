@@ -55,7 +55,7 @@ def evaluate_model(
     ):
         split = TokenSplit.open(inputs["tokens"] / name, verify=True)
         texts = _texts(inputs["corpus"] / name, split.document_bytes, limit)
-        encoded = tokenizer.encode_batch(list(texts.values()))
+        encoded = [tokenizer.encode_array(text) for text in texts.values()]
         with display.task(f"evaluate {name}", sum(map(len, encoded)), "tokens") as task:
             scores = score_documents(
                 model,

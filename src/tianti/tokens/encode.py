@@ -82,5 +82,5 @@ def _encoded(tokenizer: Tokenizer, part: Path) -> Iterator[tuple[np.ndarray, int
         texts: pa.Array = batch.column(0)
         _, offsets = text_buffers(texts)
         sizes = np.diff(offsets).tolist()
-        for ids, size in zip(tokenizer.encode_batch(texts.to_pylist()), sizes, strict=True):
-            yield np.asarray(ids, dtype), size
+        for text, size in zip(texts.to_pylist(), sizes, strict=True):
+            yield tokenizer.encode_array(text).astype(dtype), size

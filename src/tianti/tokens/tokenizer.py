@@ -7,11 +7,15 @@ does not normalise: what is encoded is what is decoded, byte for byte.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import tiktoken
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
@@ -152,18 +156,29 @@ class Tokenizer:
             for token in [self.inner.id_to_token(index) or ""]
         ]
 
+    @cached_property
+    def _fast(self) -> tiktoken.Encoding | None:
+        """The same vocabulary in tiktoken, four times as fast; None where ids could differ."""
+        return fast_encoding(json.loads(self.inner.to_str()))
+
     def encode(self, text: str) -> list[int]:
         """Gives the ids of a text; special tokens written in it are plain text."""
         if _NO_TEXT.search(text):
             return self.encode_bytes(text.encode("utf-8", "surrogatepass"))
         return self.inner.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Gives the ids of many texts, on all cores."""
-        return [
-            encoding.ids
-            for encoding in self.inner.encode_batch_fast(texts, add_special_tokens=False)
-        ]
+    def encode_array(self, text: str) -> np.ndarray:
+        """Gives the ids of a text as `encode` does, as an array of uint32, faster."""
+        if self._fast is None:
+            return np.asarray(self.encode(text), np.uint32)
+        try:
+            return self._fast.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:
+            # Lone surrogates. It is a ValueError too, so it must come first.
+            return np.asarray(self.encode_bytes(text.encode("utf-8", "surrogatepass")), np.uint32)
+        except ValueError:
+            # A million blanks in a row overflow tiktoken's regular expressions.
+            return np.asarray(self.inner.encode(text, add_special_tokens=False).ids, np.uint32)
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Gives the ids of any bytes: valid UTF-8 as text, every other byte as its own token."""
@@ -182,6 +197,49 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Gives text; bytes that are no UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
+
+
+def fast_encoding(written: dict[str, Any]) -> tiktoken.Encoding | None:
+    """Gives the tiktoken encoding of a `tokenizer.json`; None where its ids could differ.
+
+    It must be what `Tokenizer.train` makes: byte-level BPE over Qwen2's pattern, without
+    normalisation, ids in the order of the merges.
+    """
+    model = written["model"]
+    steps = (written["pre_tokenizer"] or {}).get("pretokenizers", [])
+    plain = (
+        model["type"] == "BPE"
+        and written["normalizer"] is None
+        and not model.get("ignore_merges")
+        and not model.get("dropout")
+        and len(steps) == 2
+        and steps[0].get("pattern") == {"Regex": QWEN2_PATTERN}
+        and steps[0].get("behavior") == "Isolated"
+        and not steps[0].get("invert")
+        and steps[1]["type"] == "ByteLevel"
+        and not steps[1]["add_prefix_space"]
+        and not steps[1]["use_regex"]
+    )
+    if not plain:
+        return None
+    vocabulary = model["vocab"]
+    merged = [vocabulary.get("".join(pair)) for pair in model["merges"]]
+    alphabet = byte_alphabet()
+    in_order = merged == list(range(256, 256 + len(merged))) and sorted(
+        vocabulary.get(character, -1) for character in alphabet.values()
+    ) == list(range(256))
+    if not in_order:
+        return None
+    byte_of = {character: byte for byte, character in alphabet.items()}
+    special = {token["content"]: token["id"] for token in written["added_tokens"]}
+    ranks = {
+        bytes(byte_of[character] for character in token): index
+        for token, index in vocabulary.items()
+        if token not in special
+    }
+    return tiktoken.Encoding(
+        "tianti", pat_str=QWEN2_PATTERN, special_tokens=special, mergeable_ranks=ranks
+    )
 
 
 def _valid_runs(data: bytes) -> Iterator[str | int]:

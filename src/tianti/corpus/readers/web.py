@@ -15,6 +15,16 @@ from tianti.messages import tr
 
 Extractor = Literal["fast", "quality"]
 _HTML = ("text/html", "application/xhtml+xml")
+# What stands among the paragraphs of a page without being its text.
+_FURNITURE = [
+    "[class*='caption']",
+    "[class*='newsletter']",
+    "[class*='signup']",
+    "[class*='share']",
+    "[class*='cookie']",
+    "[id*='cookie']",
+    "[class*='footer']",
+]
 
 
 def read_html(piece: Piece, source: Source, extractor: Extractor) -> Iterator[Document | BadInput]:
@@ -50,11 +60,26 @@ def _main_text(page: str, extractor: Extractor) -> str:
                 where="corpus.clean.html",
                 remedy="pip install 'tianti[web]'",
             ) from error
-        found = trafilatura.extract(page, include_comments=False, fast=True, favor_precision=True)
+        found = trafilatura.extract(page, include_comments=False, fast=True)
         return found or ""
-    from resiliparse.extract.html2text import extract_plain_text
+    return _fast_text(page)
 
-    return extract_plain_text(page, main_content=True, alt_texts=False, comments=False)
+
+def _fast_text(page: str) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(page)
+    options: dict[str, Any] = {
+        "main_content": True,
+        "alt_texts": False,
+        "comments": False,
+        "post_meta": False,
+    }
+    lean = extract_plain_text(tree, **options, skip_elements=_FURNITURE)
+    full = extract_plain_text(tree, **options)
+    # The class of an element around the whole page may hold one of these words.
+    return lean if 2 * len(lean) >= len(full) else full
 
 
 def _page(
