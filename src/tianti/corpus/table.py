@@ -8,11 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tianti.corpus.document import Document
+from tianti.corpus.kernels import text_buffers
 from tianti.errors import os_errors_named
 
 SCHEMA = pa.schema(
@@ -151,6 +153,12 @@ def read_texts(path: Path) -> Iterator[str]:
     """Gives the texts of a document table in order."""
     for batch in read_batches(path, ["text"]):
         yield from batch.column(0).to_pylist()
+
+
+def document_bytes(path: Path) -> np.ndarray:
+    """Gives the UTF-8 bytes of each text of a document table, int64."""
+    sizes = [np.diff(text_buffers(batch.column(0))[1]) for batch in read_batches(path, ["text"])]
+    return np.concatenate([np.zeros(0, np.int64), *sizes])
 
 
 def count_documents(path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tianti.corpus.table import read_texts
+from tianti.corpus.table import document_bytes, read_texts
 from tianti.device import choose_device
 from tianti.evaluate.baselines import ByteTrigrams, xz_bits_per_byte
 from tianti.evaluate.bits_per_byte import (
@@ -23,7 +23,6 @@ from tianti.evaluate.excerpt import excerpt, excerpt_bytes
 from tianti.exchange.huggingface import load_transformer
 from tianti.files import atomic_open
 from tianti.progress import SILENT, Display
-from tianti.tokens.shards import TokenSplit
 from tianti.tokens.tokenizer import Tokenizer
 
 
@@ -53,8 +52,7 @@ def evaluate_model(
         ("validation", settings.validation_bytes),
         ("test", settings.test_bytes),
     ):
-        split = TokenSplit.open(inputs["tokens"] / name, verify=True)
-        texts = _texts(inputs["corpus"] / name, split.document_bytes, limit)
+        texts = _texts(inputs["corpus"] / name, limit)
         encoded = [tokenizer.encode_array(text) for text in texts.values()]
         with display.task(f"evaluate {name}", sum(map(len, encoded)), "tokens") as task:
             scores = score_documents(
@@ -77,9 +75,10 @@ def evaluate_model(
     return results
 
 
-def _texts(path: Path, sizes: np.ndarray, limit: int) -> dict[int, str]:
+def _texts(path: Path, limit: int) -> dict[int, str]:
     """Gives what is measured of a split: text by number of document."""
-    wanted = excerpt_bytes(sizes, limit)
+    # Of the documents, not of the tokens: balanced, these hold some documents twice.
+    wanted = excerpt_bytes(document_bytes(path), limit)
     return {
         number: excerpt(text, wanted[number])
         for number, text in enumerate(read_texts(path))
