@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tianti.corpus.kernels import code_point, kernel, text_buffers, width
+from tianti.corpus.kernels import code_point, kernel, mix, text_buffers, width
 from tianti.corpus.words import (
     ALPHA,
     TERMINALS,
@@ -78,6 +78,17 @@ _FUNCTION_POINTS = _sorted_points(_FUNCTION_CHARS)
 
 
 _STOP_HASHES = np.array([word_hash(word) for word in _STOP_WORDS], np.uint64)
+
+
+def _rare_letters() -> np.ndarray:
+    """Gives of the rarest letter of each of C4's phrases its lower case, of other bytes 0."""
+    table = np.zeros(256, np.uint8)
+    for letter in "{jkvfp":
+        table[[ord(letter), ord(letter.upper())]] = ord(letter)
+    return table
+
+
+_RARE = _rare_letters()
 
 
 def document_statistics(texts: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:
@@ -176,18 +187,17 @@ def _repeated_pieces(
     start: int,
     stop: int,
     newlines: int,
-    skip_blank: bool,
     table: np.ndarray,
     mask: int,
-) -> tuple[int, int, int]:
-    """Gives pieces, repeated ones and their characters, of a text cut at runs of newlines.
+) -> tuple[int, int, int, int]:
+    """Gives the pieces of a text cut at runs of newlines, how many repeat an earlier one, the
+    characters of these, and of those among them that are not blank.
 
     Args:
         newlines: how many in a row cut, at least.
-        skip_blank: leave out pieces of blanks, and cut at every newline.
     """
     table[: mask + 1] = np.uint64(0)
-    pieces = repeated = repeated_chars = 0
+    pieces = repeated = repeated_chars = full_chars = 0
     at = start
     while at <= stop:
         value = np.uint64(7)
@@ -200,39 +210,34 @@ def _repeated_pieces(
                 run = 1
                 while at + run < stop and data[at + run] == 0x0A:
                     run += 1
-                if skip_blank:
-                    run = 1
-                    break
                 if run >= newlines:
                     break
                 for _ in range(run):
                     value = (value + np.uint64(11)) * _BASE
-                    value ^= value >> np.uint64(32)
                 chars += run
                 at += run
                 run = 0
                 continue
             value = (value + np.uint64(byte) + np.uint64(1)) * _BASE
-            value ^= value >> np.uint64(32)
             if byte & 0xC0 != 0x80:
                 chars += 1
-                if byte > 0x20 and (byte < 0x80 or not is_blank(code_point(data, at))):
-                    blank = False
+                if blank and byte > 0x20:
+                    blank = byte >= 0x80 and is_blank(code_point(data, at))
             at += 1
-        if not (skip_blank and blank):
-            pieces += 1
-            value |= np.uint64(1)
-            place = _slot(table, value, mask)
-            if table[place] == 0:
-                table[place] = value
-            else:
-                repeated += 1
-                repeated_chars += chars
+        pieces += 1
+        value = mix(value) | np.uint64(1)
+        place = _slot(table, value, mask)
+        if table[place] == 0:
+            table[place] = value
+        else:
+            repeated += 1
+            repeated_chars += chars
+            full_chars += 0 if blank else chars
         # A text that ends in a cut has an empty piece after it.
         if at >= stop and run == 0:
             break
         at += max(run, 1)
-    return pieces, repeated, repeated_chars
+    return pieces, repeated, repeated_chars, full_chars
 
 
 @kernel
@@ -251,34 +256,36 @@ def _matches(data: np.ndarray, at: int, stop: int, word: bytes) -> bool:
 
 @kernel
 def _phrases(data: np.ndarray, start: int, stop: int) -> int:
-    """Gives what stands in a line: 1 lorem ipsum, 2 JavaScript, 4 a curly bracket, 8 a notice."""
+    """Gives what stands in a line: 1 lorem ipsum, 2 JavaScript, 4 a curly bracket, 8 a notice.
+
+    Looks around the rarest letter of each phrase.
+    """
     found = 0
     for at in range(start, stop):
-        byte = data[at] | 0x20
-        if byte == 0x7B:
-            if data[at] == 0x7B:
-                found |= 4
-        elif byte == 0x75:
-            if _matches(data, at, stop, b"use") and (
-                _matches(data, at, stop, b"uses cookies")
-                or _matches(data, at, stop, b"use of cookies")
-                or _matches(data, at, stop, b"use cookies")
+        letter = _RARE[data[at]]
+        if letter == 0:
+            continue
+        if letter == 0x7B:
+            found |= 4
+        elif letter == 0x6B:
+            if (
+                (at - 8 >= start and _matches(data, at - 8, stop, b"uses cookies"))
+                or (at - 10 >= start and _matches(data, at - 10, stop, b"use of cookies"))
+                or (at - 7 >= start and _matches(data, at - 7, stop, b"use cookies"))
+                or (at - 3 >= start and _matches(data, at - 3, stop, b"cookie policy"))
             ):
                 found |= 8
-        elif byte == 0x6C:
-            if _matches(data, at, stop, b"lorem ipsum"):
-                found |= 1
-        elif byte == 0x6A:
+        elif letter == 0x6A:
             if _matches(data, at, stop, b"javascript"):
                 found |= 2
-        elif byte == 0x63:
-            if _matches(data, at, stop, b"cookie policy"):
+        elif letter == 0x76:
+            if at - 3 >= start and _matches(data, at - 3, stop, b"privacy policy"):
                 found |= 8
-        elif byte == 0x70:
-            if _matches(data, at, stop, b"privacy policy"):
+        elif letter == 0x66:
+            if at - 7 >= start and _matches(data, at - 7, stop, b"terms of use"):
                 found |= 8
-        elif byte == 0x74 and _matches(data, at, stop, b"terms of use"):
-            found |= 8
+        elif at - 7 >= start and _matches(data, at - 7, stop, b"lorem ipsum"):
+            found |= 1
     return found
 
 
@@ -520,6 +527,21 @@ def _chinese_statistics(
 
 
 @kernel
+def _ellipses(piece: np.ndarray) -> int:
+    """Gives how often three stops, or the one character for them, come."""
+    dots = at = 0
+    while at + 2 < len(piece):
+        first = piece[at]
+        if first == 0x2E and piece[at + 1] == 0x2E and piece[at + 2] == 0x2E:
+            dots += 1
+            at += 2
+        elif first == 0xE2 and piece[at + 1] == 0x80 and piece[at + 2] == 0xA6:
+            dots += 1
+        at += 1
+    return dots
+
+
+@kernel
 def _statistics(
     data: np.ndarray,
     offsets: np.ndarray,
@@ -554,21 +576,12 @@ def _statistics(
         mask = 15
         while mask + 1 < 2 * (count + 1):
             mask = 2 * mask + 1
-        chars = 0
-        marks = dots = 0
-        for at in range(start, stop):
-            byte = data[at]
-            chars += byte & 0xC0 != 0x80
-            marks += byte == 0x23
-            if byte == 0xE2 and at + 2 < stop and data[at + 1] == 0x80 and data[at + 2] == 0xA6:
-                dots += 1
-        at = start
-        while at + 2 < stop:
-            if data[at] == 0x2E and data[at + 1] == 0x2E and data[at + 2] == 0x2E:
-                dots += 1
-                at += 3
-            else:
-                at += 1
+        piece = data[start:stop]
+        chars = marks = 0
+        for at in range(len(piece)):
+            chars += (piece[at] & 0xC0) != 0x80
+            marks += piece[at] == 0x23
+        dots = _ellipses(piece)
         symbols = length = alpha = found = 0
         for index in range(count):
             if kinds[index] & WORD:
@@ -597,20 +610,17 @@ def _statistics(
         while line_mask + 1 < 2 * (newlines + 2):
             line_mask = 2 * line_mask + 1
         inner, outer = _strip(data, start, stop)
-        pieces, repeated, repeated_chars = _repeated_pieces(
-            data, inner, outer, 2, False, table, line_mask
+        pieces, repeated, repeated_chars, _ = _repeated_pieces(
+            data, inner, outer, 2, table, line_mask
         )
         row[8] = repeated / pieces if pieces else np.nan
         row[9] = repeated_chars / chars
-        pieces, repeated, repeated_chars = _repeated_pieces(
-            data, start, stop, 1, False, table, line_mask
+        pieces, repeated, repeated_chars, full_chars = _repeated_pieces(
+            data, start, stop, 1, table, line_mask
         )
         row[10] = repeated / pieces if pieces else np.nan
         row[11] = repeated_chars / chars
-        pieces, repeated, repeated_chars = _repeated_pieces(
-            data, start, stop, 1, True, table, line_mask
-        )
-        row[23] = repeated_chars / max(chars - newlines, 1)
+        row[23] = full_chars / max(chars - newlines, 1)
         row[24] = newlines / count if count else np.nan
         ends[0] = 0
         for index in range(count):

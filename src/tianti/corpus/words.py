@@ -494,6 +494,8 @@ def split_words(
     count = 0
     at = start
     begin = -1
+    # Most runs are letters alone and need no looking into.
+    letters = True
     while at < stop:
         byte = data[at]
         size = 1
@@ -501,15 +503,50 @@ def split_words(
         if byte >= 0x80:
             size = width(byte)
             blank = is_blank(code_point(data, at))
-        if blank:
-            if begin >= 0:
-                count = _split_run(
-                    data, begin, at, hashes, lengths, kinds, points, starts, count, tails
-                )
-                begin = -1
-        elif begin < 0:
-            begin = at
+        if not blank:
+            if begin < 0:
+                begin = at
+                letters = True
+            letters = letters and _CLASSES[byte] == ALPHA
+        elif begin >= 0:
+            count = _any_run(
+                data, begin, at, letters, hashes, lengths, kinds, points, starts, count, tails
+            )
+            begin = -1
         at += size
     if begin >= 0:
-        count = _split_run(data, begin, stop, hashes, lengths, kinds, points, starts, count, tails)
+        count = _any_run(
+            data, begin, stop, letters, hashes, lengths, kinds, points, starts, count, tails
+        )
     return count
+
+
+@kernel
+def _any_run(
+    data: np.ndarray,
+    start: int,
+    stop: int,
+    letters: bool,
+    hashes: np.ndarray,
+    lengths: np.ndarray,
+    kinds: np.ndarray,
+    points: np.ndarray,
+    starts: np.ndarray,
+    count: int,
+    tails: np.ndarray,
+) -> int:
+    """Writes the words of a run; one of `letters` alone is one word."""
+    if not letters:
+        return _split_run(data, start, stop, hashes, lengths, kinds, points, starts, count, tails)
+    value = np.uint64(0)
+    for at in range(start, stop):
+        value = (value + np.uint64(data[at]) + np.uint64(1)) * _BASE
+    value = mix(value)
+    if stop - start == 6 and value == _CANNOT:
+        return _split_run(data, start, stop, hashes, lengths, kinds, points, starts, count, tails)
+    hashes[count] = value
+    lengths[count] = stop - start
+    kinds[count] = WORD | ALPHA
+    points[count] = data[start] if stop - start == 1 else 0
+    starts[count] = start
+    return count + 1
