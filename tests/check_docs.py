@@ -15,6 +15,7 @@ from pathlib import Path
 import typer.main
 
 from tianti.cli import app
+from tianti.corpus.filters import rules_table
 from tianti.errors import UserError
 from tianti.recipe import Recipe
 
@@ -96,7 +97,8 @@ def settings_table() -> str:
             "|---|---|---|",
         ]
         for name, field in section["properties"].items():
-            reference = field.get("$ref") or field.get("items", {}).get("$ref")
+            options = [field, field.get("items", {}), *field.get("anyOf", [])]
+            reference = next((option["$ref"] for option in options if "$ref" in option), None)
             default = field.get("default")
             shown = "–" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
             path = f"{prefix}.{name}" if prefix else name
@@ -108,14 +110,44 @@ def settings_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+RULES_HEAD = """# Quality rules
+
+Made from the code by `make docs`. A document is dropped for the first rule it fails; any threshold is
+moved with `corpus.quality.thresholds`. A share of nothing fails no rule.
+
+| source of | what |
+|---|---|
+| `gopher_quality`, `gopher_repetition` | Rae et al. 2021, section A1.1 and table A1 |
+| `c4` | Raffel et al. 2020, section 2.2; `clean.c4_lines` keeps only the lines it keeps |
+| `fineweb` | Penedo et al. 2024, section 3.5 |
+| `chinese` | ours, by characters: Gopher's and FineWeb's rules where they mean something, and the \
+length and share of Chinese characters that EvalWeb asks for too (Chen et al. 2023, ChineseWebText) |
+
+Words are told nearly as spaCy's English rules do; a 汉字 is a word. Characters are code points.
+
+| filters | rule | statistic | stays |
+|---|---|---|---|
+"""
+
+
+def rules_document() -> str:
+    """Gives docs/quality-rules.md, made from the rules themselves."""
+    lines = [RULES_HEAD.rstrip("\n")]
+    for row in rules_table():
+        side = f"≥ {row['least']:g}" if "least" in row else f"≤ {row['most']:g}"
+        lines.append(f"| {row['filter']} | `{row['rule']}` | `{row['statistic']}` | {side} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Prints all problems; gives 1 where there are any. `--write` makes what is generated."""
-    settings = ROOT / "docs" / "settings.md"
-    if "--write" in sys.argv:
-        settings.write_text(settings_table(), "utf-8")
     problems = []
-    if not settings.is_file() or settings.read_text("utf-8") != settings_table():
-        problems.append("docs/settings.md: not what the code says; run make docs")
+    for name, text in (("settings.md", settings_table()), ("quality-rules.md", rules_document())):
+        path = ROOT / "docs" / name
+        if "--write" in sys.argv:
+            path.write_text(text, "utf-8")
+        if not path.is_file() or path.read_text("utf-8") != text:
+            problems.append(f"docs/{name}: not what the code says; run make docs")
     problems += [problem for path in DOCUMENTS if path.is_file() for problem in problems_of(path)]
     for problem in problems:
         print(problem)

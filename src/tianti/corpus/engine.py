@@ -22,8 +22,10 @@ from tianti.messages import tr
 
 Task = dict[str, Any]
 _MAX_DEATHS = 3
-# Below so many bytes of text, starting workers costs more than they save.
+# Below so many bytes of text, starting workers costs more than they save: of text that takes long
+# (pages, quality, languages, encoding), and of text that is hardly looked at.
 WORTH_WORKERS = 48 << 20
+WORTH_WORKERS_LIGHT = 512 << 20
 
 
 def run_tasks(

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from tianti.corpus.clean import clean_texts, text_column
-from tianti.corpus.config import PrepareConfig, Source
+from tianti.corpus.config import PrepareConfig, QualityConfig, Source
 from tianti.corpus.document import BadInput, Document, content_ids
-from tianti.corpus.groups import finished, plan_groups, remove_leftovers
+from tianti.corpus.groups import Group, finished, plan_groups, remove_leftovers
 from tianti.corpus.lines import LineFilter, find_lines, wants_lines
 from tianti.corpus.measures import measures
 from tianti.corpus.readers.opening import Piece
 from tianti.corpus.references import REFERENCES, build_references
-from tianti.corpus.sources import read_piece
+from tianti.corpus.sources import format_of, read_piece
 from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
 from tianti.files import atomic_open, fsync_folder, save_npy, write_json
 
@@ -50,7 +50,7 @@ def prepare(
     Returns:
         The manifests of all groups, in order.
     """
-    from tianti.corpus.engine import WORTH_WORKERS, run_tasks
+    from tianti.corpus.engine import WORTH_WORKERS, WORTH_WORKERS_LIGHT, run_tasks
 
     (out / REFERENCES).mkdir(parents=True, exist_ok=True)
     state = build_references(config, out / REFERENCES)
@@ -60,7 +60,8 @@ def prepare(
     if wants_lines(config) and open_groups:
         find_lines(config, groups, out / REFERENCES, runner, workers or os.cpu_count() or 1)
     sizes = {group.name: group.num_bytes for group in groups}
-    small = sum(group.num_bytes for group in open_groups) < WORTH_WORKERS
+    limit = WORTH_WORKERS if _takes_long(config, open_groups) else WORTH_WORKERS_LIGHT
+    small = sum(group.num_bytes for group in open_groups) < limit
     run_tasks(
         FUNCTION,
         [group.task for group in open_groups],
@@ -70,6 +71,25 @@ def prepare(
     )
     manifests = [finished(group, out) for group in groups]
     return [manifest for manifest in manifests if manifest is not None]
+
+
+def _takes_long(config: PrepareConfig, groups: list[Group]) -> bool:
+    """Tells whether documents take longer to prepare than to read from plain records or text."""
+    steps = (
+        config.languages.wanted,
+        config.quality != QualityConfig(),
+        config.privacy.redact,
+        config.decontaminate.against,
+        config.clean.chinese != "keep",
+        config.clean.c4_lines,
+    )
+    kinds = {
+        format_of(file["path"], Source.model_validate(group.task["source"]))
+        for group in groups
+        for file in group.task["files"]
+        if "path" in file
+    }
+    return any(steps) or not kinds <= {"text", "code", "jsonl", "csv", "parquet"}
 
 
 def prepare_group(task: dict[str, Any]) -> dict[str, Any]:

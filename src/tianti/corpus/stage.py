@@ -238,7 +238,7 @@ def _written(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Writes all parts and gives their totals."""
-    from tianti.corpus.engine import WORTH_WORKERS, run_tasks
+    from tianti.corpus.engine import WORTH_WORKERS_LIGHT, run_tasks
 
     started = time.perf_counter()
     names = parts_with_documents(manifests)
@@ -253,7 +253,7 @@ def _written(
         tasks.append(plan.task(name, number, str(folder / f"{name}.npy")))
     results: list[dict[str, Any]] = []
     num_bytes = sum(manifest["bytes"] for manifest in manifests)
-    small = num_bytes < WORTH_WORKERS and config.workers is None and not plan.augment
+    small = num_bytes < WORTH_WORKERS_LIGHT and config.workers is None and not plan.augment
     with display.task("corpus", len(chosen.fate), "docs") as task:
 
         def on_result(result: dict[str, Any]) -> None:
