@@ -62,15 +62,20 @@ def token_counts(split: TokenSplit, repeats: np.ndarray | None = None) -> np.nda
     return counts
 
 
-def document_rarity(split: TokenSplit, tokenizer: Tokenizer, by: str) -> DocumentRarity:
+def document_rarity(
+    split: TokenSplit, tokenizer: Tokenizer, by: str, counted: TokenSplit | None = None
+) -> DocumentRarity:
     """Measures every document of a split.
 
     Args:
         split: the tokens.
         tokenizer: that made them.
         by: `token` for rare words, `shape` for rare patterns of sentences.
+        counted: the split whose counts say what is rare; the split itself when not given. What does
+            not come there counts as coming half a time.
     """
-    counts = token_counts(split)
+    counted = counted or split
+    counts = token_counts(counted)
     if by == "token":
 
         def items(ids: np.ndarray) -> np.ndarray:
@@ -82,10 +87,8 @@ def document_rarity(split: TokenSplit, tokenizer: Tokenizer, by: str) -> Documen
         def items(ids: np.ndarray) -> np.ndarray:
             return _trigrams(classes[ids], int(classes[split.index["end_of_text"]]))
 
-        counts = _counts_of(split, items, _SHAPE_BUCKETS)
-    surprisal = np.zeros(len(counts), np.float32)
-    seen = counts > 0
-    surprisal[seen] = -np.log2(counts[seen] / counts.sum())
+        counts = _counts_of(counted, items, _SHAPE_BUCKETS)
+    surprisal = -np.log2(np.maximum(counts, 0.5) / counts.sum()).astype(np.float32)
     scores = [
         _document_scores(surprisal[items(ids)], split.document_lengths[first:last])
         for first, last, ids in _in_pieces(split)
