@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test check faults results docs clean
+.PHONY: quickstart test check faults bench results docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (about a minute the first time)"
@@ -35,13 +35,17 @@ check: $(VENV)/.installed-dev
 
 ## The long form of the fault tests.
 faults: $(VENV)/.installed-dev
-	@TIANTI_FAULTS=10 $(BIN)/python -m pytest tests/faults
+	@TIANTI_FAULTS=10 TIANTI_CORPUS_FAULTS=30 TIANTI_MUTATIONS=10000 $(BIN)/python -m pytest tests/faults tests/distributed
 
 ## docs/results.md from the worked recipes (3 minutes each; TIANTI_DATA names the data).
 results: $(VENV)/.installed
 	@$(BIN)/python benchmarks/results.py
 
-## docs/settings.md from the code.
+## docs/benchmarks.md: speed and accuracy (half an hour with peers; TIANTI_PEERS_PYTHON names them).
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/write_docs.py
+
+## docs/settings.md and docs/quality-rules.md from the code.
 docs: $(VENV)/.installed-dev
 	@$(BIN)/python tests/check_docs.py --write
 

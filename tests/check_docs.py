@@ -112,8 +112,8 @@ def settings_table() -> str:
 
 RULES_HEAD = """# Quality rules
 
-Made from the code by `make docs`. A document is dropped for the first rule it fails; any threshold is
-moved with `corpus.quality.thresholds`. A share of nothing fails no rule.
+Made from the code by `make docs`. A document is dropped for the first rule it fails; any threshold
+is moved with `corpus.quality.thresholds`. A share of nothing fails no rule.
 
 | source of | what |
 |---|---|
@@ -121,7 +121,7 @@ moved with `corpus.quality.thresholds`. A share of nothing fails no rule.
 | `c4` | Raffel et al. 2020, section 2.2; `clean.c4_lines` keeps only the lines it keeps |
 | `fineweb` | Penedo et al. 2024, section 3.5 |
 | `chinese` | ours, by characters: Gopher's and FineWeb's rules where they mean something, and the \
-length and share of Chinese characters that EvalWeb asks for too (Chen et al. 2023, ChineseWebText) |
+length and share of Chinese characters that EvalWeb asks for too (Chen et al. 2023) |
 
 Words are told nearly as spaCy's English rules do; a 汉字 is a word. Characters are code points.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("TIANTI_LANG", "en")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,9 @@ from tianti.model.transformer import Transformer
 from tianti.tokens.tokenizer import Tokenizer
 
 torch.set_num_threads(1)
+# Kernels are compiled when they are first called; no test is about time.
+hypothesis.settings.register_profile("tianti", deadline=None)
+hypothesis.settings.load_profile("tianti")
 
 CHINESE = [
     f"第{n}章。春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少？今天是第{n * 7}天，天气很好。"

@@ -55,7 +55,9 @@ def run_tasks(
     deaths = 0
     while tasks:
         done = set()
-        for index, result in _in_child(function, tasks, runner, workers):
+        # After a death without any result, one at a time: so the task that kills is known.
+        now = tasks[:1] if deaths else tasks
+        for index, result in _in_child(function, now, runner, workers):
             done.add(index)
             on_result(result)
         tasks = [task for index, task in enumerate(tasks) if index not in done]
@@ -63,9 +65,15 @@ def run_tasks(
         if tasks and deaths >= _MAX_DEATHS:
             raise UserError(
                 tr("a worker died {count} times", count=deaths),
-                where=", ".join(task["name"] for task in tasks[:3]),
+                where=_place(tasks[0]),
                 remedy=tr("If memory ran out, lower corpus.workers"),
             )
+
+
+def _place(task: Task) -> str:
+    """Gives the first file of a task, by which a person knows it; else its name."""
+    files = task.get("files") or [{}]
+    return files[0].get("path") or task["name"]
 
 
 def load(function: str) -> Callable[[Task], Any]:

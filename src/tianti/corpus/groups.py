@@ -19,7 +19,7 @@ from tianti.corpus.sources import file_state, format_of, list_files, source_stat
 from tianti.errors import Damaged
 from tianti.files import read_json
 
-VERSION = 1
+VERSION = 2
 GROUP_BYTES = 32 << 20
 
 
@@ -123,7 +123,7 @@ def _group(
         "compared": compared,
     }
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-    name = f"{number:06d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    name = f"{number:06d}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
     task = {
         "name": name,
         "number": number,

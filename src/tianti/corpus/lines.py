@@ -47,7 +47,12 @@ def find_lines(
 
     scratch = folder / "lines"
     scratch.mkdir(parents=True, exist_ok=True)
-    tasks = [{**group.task, "scratch": str(scratch)} for group in groups]
+    tasks = [
+        {**group.task, "scratch": str(scratch)}
+        for group in groups
+        # Of an earlier run that was killed: the name holds a hash of all that decides.
+        if not (scratch / f"{group.name}.npz").is_file()
+    ]
     run_tasks(FUNCTION, tasks, runner=runner, workers=workers)
     found = [np.load(scratch / f"{group.name}.npz") for group in groups]
     hashes = np.concatenate([part["hashes"] for part in found])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from tianti.corpus.readers.opening import Piece
 from tianti.corpus.references import REFERENCES, build_references
 from tianti.corpus.sources import format_of, read_piece
 from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
-from tianti.files import atomic_open, fsync_folder, save_npy, write_json
+from tianti.files import atomic_open, fsync_folder, json_text, save_npy, write_json
 
 FUNCTION = "tianti.corpus.prepare:prepare_group"
 
@@ -130,7 +129,7 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     if bad:
         with atomic_open(out / f"{name}.quarantine.jsonl", "w") as file:
             for item in bad:
-                file.write(json.dumps(_bad_row(item), ensure_ascii=False) + "\n")
+                file.write(json_text(_bad_row(item)) + "\n")
         path = out / f"{name}.quarantine.jsonl"
         files[path.name] = path.stat().st_size
     manifest = {

@@ -44,6 +44,7 @@ FORMATS = {
 CODE = ".py .c .h .cc .cpp .hpp .rs .go .java .js .ts .jsx .tsx .sh .rb .php .cs .swift .kt .scala"
 CODE += " .lua .pl .r .jl .sql .m .hs .ml .ex .erl .clj .dart .zig .vue .css .scss"
 FORMATS |= dict.fromkeys(CODE.split(), "code")
+_MAX_NESTING = 8
 # Code is read only where the format says so: a folder of texts often holds a script or two.
 _BY_NAME = {ending: kind for ending, kind in FORMATS.items() if kind != "code"}
 
@@ -234,6 +235,8 @@ def _read_kind(
 ) -> Iterator[Document | BadInput]:
     """Imports the reader of a kind only when there is something for it to read."""
     if kind == "archive":
+        if piece.path.count("!") >= _MAX_NESTING:
+            raise BrokenFile(tr("an archive in archives, {count} deep", count=_MAX_NESTING))
         from tianti.corpus.readers.archive import members
 
         inner = source.model_copy(update={"format": None})

@@ -34,12 +34,17 @@ BATCH_ROWS = 4096
 BATCH_CHARS = 8_000_000
 
 
+def _readable(name: str) -> str:
+    """Gives a name with the bytes that are not UTF-8 written out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def columns_of(documents: list[Document], source: str, split: str | None) -> dict[str, Any]:
     """Gives the columns of a batch of documents, text and id left out."""
     count = len(documents)
     columns: dict[str, Any] = {
         "source": pa.array([source] * count, pa.string()),
-        "origin": pa.array([document.origin for document in documents], pa.string()),
+        "origin": pa.array([_readable(document.origin) for document in documents], pa.string()),
         "split": pa.array([split] * count, pa.string()),
         "label": pa.array([document.label for document in documents], pa.string()),
         "meta": pa.array([_as_json(document.meta) for document in documents], pa.string()),

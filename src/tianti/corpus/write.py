@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -278,7 +277,7 @@ def merged(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes rows as JSONL, atomically."""
-    from tianti.files import atomic_open
+    from tianti.files import atomic_open, json_text
 
     with atomic_open(path, "w") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json_text(row) + "\n" for row in rows)

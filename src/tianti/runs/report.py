@@ -139,7 +139,7 @@ def _read_view(path: Path) -> dict[str, Any] | None:
 def _read_samples(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 def _plotly_script() -> str:

@@ -9,8 +9,16 @@ from pathlib import PurePosixPath
 from typing import IO, cast
 
 from tianti.corpus.document import BadInput
-from tianti.corpus.readers.books import read_member
-from tianti.corpus.readers.opening import MAX_RECORD_BYTES, BrokenFile, Piece, open_piece
+from tianti.corpus.readers.books import ZIP_ERRORS, read_member
+from tianti.corpus.readers.opening import (
+    BOMB_BYTES,
+    BOMB_RATIO,
+    MAX_RECORD_BYTES,
+    BrokenFile,
+    Piece,
+    grows_too_much,
+    open_piece,
+)
 from tianti.messages import tr
 
 
@@ -25,7 +33,8 @@ def members(piece: Piece) -> Iterator[Piece | BadInput]:
 def _refused(archive: str, name: str) -> BadInput | None:
     """Gives why a member is not read: a name that leads out of the archive."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if not path.is_absolute() and ".." not in path.parts and ":" not in path.parts[0]:
+    leads_out = path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1])
+    if path.parts and not leads_out:
         return None
     return BadInput(
         f"{archive}!{name}",
@@ -37,33 +46,47 @@ def _refused(archive: str, name: str) -> BadInput | None:
 def _zip_members(piece: Piece) -> Iterator[Piece | BadInput]:
     try:
         with open_piece(piece) as stream, zipfile.ZipFile(cast(IO[bytes], stream)) as archive:
+            room = max(BOMB_BYTES, BOMB_RATIO * sum(i.compress_size for i in archive.infolist()))
             for info in archive.infolist():
-                if info.is_dir():
+                if (room := room - info.file_size) < 0:
+                    raise grows_too_much()
+                if info.filename.endswith("/"):
                     continue
                 refused = _refused(piece.path, info.filename)
-                yield refused or _member(archive, piece.path, info.filename)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+                yield refused or _member(archive, piece.path, info)
+    except (ValueError, *ZIP_ERRORS) as error:
         yield _broken(piece.path, error)
 
 
-def _member(archive: zipfile.ZipFile, path: str, name: str) -> Piece | BadInput:
+def _member(archive: zipfile.ZipFile, path: str, info: zipfile.ZipInfo) -> Piece | BadInput:
+    origin = f"{path}!{info.filename}"
     try:
-        return Piece(f"{path}!{name}", data=read_member(archive, name))
+        return Piece(origin, data=read_member(archive, info))
     except BrokenFile as error:
-        return BadInput(f"{path}!{name}", error.reason, error.remedy)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError) as error:
-        return _broken(f"{path}!{name}", error)
-    except Exception as error:
-        import zlib
+        return BadInput(origin, error.reason, error.remedy)
+    except ZIP_ERRORS as error:
+        return _broken(origin, error)
 
-        if isinstance(error, zlib.error):
-            return _broken(f"{path}!{name}", error)
-        raise
+
+class _StrictInfo(tarfile.TarInfo):
+    """A member whose head must be sound: else tarfile ends there, as if the archive did."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictInfo:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
 
 
 def _tar_members(piece: Piece) -> Iterator[Piece | BadInput]:
     try:
-        with open_piece(piece) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        with (
+            open_piece(piece) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictInfo) as archive,
+        ):
             for info in archive:
                 if info.isdir():
                     continue
@@ -86,6 +109,9 @@ def _tar_members(piece: Piece) -> Iterator[Piece | BadInput]:
                         yield _broken(name, tr("no end"))
                     else:
                         yield Piece(name, data=data)
+            # What breaks the compression behind the end is told too.
+            while stream.read(1 << 20):
+                pass
     except (tarfile.TarError, EOFError, ValueError) as error:
         yield _broken(piece.path, error)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
 import posixpath
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -14,6 +17,17 @@ from tianti.corpus.document import BadInput, Document
 from tianti.corpus.readers.opening import MAX_RECORD_BYTES, BrokenFile, Piece, read_all
 from tianti.messages import tr
 
+# What zipfile raises on damaged archives and members.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    RuntimeError,
+    NotImplementedError,
+    OSError,
+    EOFError,
+)
 _OPF = "{http://www.idpf.org/2007/opf}"
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _CONTAINER = "{urn:oasis:names:tc:opendocument:xmlns:container}"
@@ -24,16 +38,7 @@ def read_epub(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     try:
         with zipfile.ZipFile(io.BytesIO(read_all(piece))) as book:
             text, meta = _epub(book)
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        ElementTree.ParseError,
-        ValueError,
-        RuntimeError,
-        NotImplementedError,
-        OSError,
-        EOFError,
-    ) as error:
+    except (KeyError, ElementTree.ParseError, ValueError, *ZIP_ERRORS) as error:
         yield BadInput(
             piece.path,
             tr("this is not a readable EPUB ({reason})", reason=error),
@@ -53,11 +58,15 @@ def _epub(book: zipfile.ZipFile) -> tuple[str, dict[str, str]]:
     place = root.attrib["full-path"]
     package = _xml(read_member(book, place))
     items = {item.attrib["id"]: item.attrib["href"] for item in package.iter(f"{_OPF}item")}
-    chapters = []
+    chapters: list[str] = []
+    room = MAX_RECORD_BYTES
     for reference in package.iter(f"{_OPF}itemref"):
         href = unquote(items[reference.attrib["idref"]])
         name = posixpath.normpath(posixpath.join(posixpath.dirname(place), href))
-        page = read_member(book, name).decode("utf-8", "replace")
+        data = read_member(book, name)
+        if (room := room - len(data)) < 0:
+            raise too_large()
+        page = data.decode("utf-8", "replace")
         chapters.append(extract_plain_text(page, main_content=False, alt_texts=False))
     meta = {}
     for name in ("title", "creator", "language", "rights"):
@@ -74,7 +83,15 @@ def _xml(data: bytes) -> ElementTree.Element:
     return ElementTree.fromstring(data)
 
 
-def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+def too_large() -> BrokenFile:
+    """Gives the error of what is larger than a record may be."""
+    return BrokenFile(
+        tr("it holds more than {limit} MiB", limit=MAX_RECORD_BYTES >> 20),
+        tr("Cut it into several files"),
+    )
+
+
+def read_member(archive: zipfile.ZipFile, name: str | zipfile.ZipInfo) -> bytes:
     """Gives a member of a ZIP archive.
 
     Raises:
@@ -83,10 +100,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     with archive.open(name) as file:
         data = file.read(MAX_RECORD_BYTES + 1)
     if len(data) > MAX_RECORD_BYTES:
-        raise BrokenFile(
-            tr("it holds more than {limit} MiB", limit=MAX_RECORD_BYTES >> 20),
-            tr("Cut it into several files"),
-        )
+        raise too_large()
     return data
 
 

@@ -8,7 +8,7 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
@@ -19,9 +19,11 @@ COMPRESSIONS = {".gz", ".zst", ".lz4", ".bz2", ".xz"}
 # What one record may hold, and when a compressed file counts as a bomb: text shrinks twentyfold at
 # most, a thousandfold only where it says nothing.
 MAX_RECORD_BYTES = 64 << 20
-_BOMB_BYTES = 256 << 20
-_BOMB_RATIO = 200
+BOMB_BYTES = 256 << 20
+BOMB_RATIO = 200
 _BLOCK = 1 << 20
+# What xz -9 needs, four times: a damaged head asks for anything up to 4 GiB.
+_XZ_MEMORY = 256 << 20
 _MARKS = ((b"\x1f\x8b\x08", ".gz"), (b"\x28\xb5\x2f\xfd", ".zst"), (b"\x04\x22\x4d\x18", ".lz4"))
 
 
@@ -32,6 +34,14 @@ class BrokenFile(Exception):
         self.reason = reason
         self.remedy = remedy or tr("Fetch or compress it again")
         super().__init__(reason)
+
+
+def grows_too_much() -> BrokenFile:
+    """Gives the error of a bomb."""
+    return BrokenFile(
+        tr("the compressed file grows more than {ratio} times", ratio=BOMB_RATIO),
+        tr("If it is meant, decompress it and give the plain file"),
+    )
 
 
 @dataclass(frozen=True)
@@ -113,11 +123,8 @@ class _Decompressed(io.RawIOBase):
             ) from e
         buffer[: len(data)] = data
         self._given += len(data)
-        if self._given > max(_BOMB_BYTES, _BOMB_RATIO * self._counted.taken):
-            raise BrokenFile(
-                tr("the compressed file grows more than {ratio} times", ratio=_BOMB_RATIO),
-                tr("If it is meant, decompress it and give the plain file"),
-            )
+        if self._given > max(BOMB_BYTES, BOMB_RATIO * self._counted.taken):
+            raise grows_too_much()
         return len(data)
 
     def close(self) -> None:
@@ -149,13 +156,47 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
+class _Joined:
+    """Streams of bzip2 or xz, one after the other; what follows and is none is an error.
+
+    Python's own classes end in silence there, and with them all that a damaged head hides.
+    """
+
+    def __init__(self, raw: io.BufferedReader, start: Callable[[], Any]):
+        self._raw, self._start = raw, start
+        self._part = start()
+
+    def read(self, size: int) -> bytes:
+        while True:
+            data = b""
+            if self._part.eof:
+                # Zeros may lie between and behind streams of xz.
+                data = (self._part.unused_data or self._raw.read(_BLOCK)).lstrip(b"\0")
+                while not data:
+                    if not (data := self._raw.read(_BLOCK)):
+                        return b""
+                    data = data.lstrip(b"\0")
+                self._part = self._start()
+            elif self._part.needs_input and not (data := self._raw.read(_BLOCK)):
+                raise EOFError(tr("no end"))
+            if out := self._part.decompress(data, size):
+                return out
+
+    def close(self) -> None:
+        self._raw.close()
+
+
 def _decompressor(raw: io.BufferedReader, compression: str) -> Any:
+    if not raw.peek(1):
+        raise BrokenFile(
+            tr("the compressed file is broken or cut short ({reason})", reason=tr("no end"))
+        )
     if compression == ".gz":
         return gzip.GzipFile(fileobj=raw)
     if compression == ".bz2":
-        return bz2.BZ2File(raw)
+        return _Joined(raw, bz2.BZ2Decompressor)
     if compression == ".xz":
-        return lzma.LZMAFile(raw)
+        return _Joined(raw, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY))
     import pyarrow as pa
 
     codec = "zstd" if compression == ".zst" else "lz4"
@@ -185,8 +226,8 @@ def read_lines(piece: Piece) -> Iterator[tuple[int, int, bytes | None]]:
         that is longer than a record may be.
     """
     at, number = piece.start, 0
-    rest = b""
-    skipped = 0
+    rest: list[bytes] = []
+    held = skipped = 0
     with open_piece(piece) as stream:
         left = None if piece.stop is None else piece.stop - piece.start
         while left is None or left > 0:
@@ -194,17 +235,19 @@ def read_lines(piece: Piece) -> Iterator[tuple[int, int, bytes | None]]:
             if not block:
                 break
             left = None if left is None else left - len(block)
-            *whole, rest = (rest + block).split(b"\n") if rest else block.split(b"\n")
+            first, *whole = block.split(b"\n")
+            rest.append(first)
+            held += len(first)
             for line in whole:
                 number += 1
-                yield number, at, None if skipped else line
-                at += len(line) + 1 + skipped
-                skipped = 0
-            if len(rest) > MAX_RECORD_BYTES:
-                skipped += len(rest)
-                rest = b""
-    if rest or skipped:
-        yield number + 1, at, None if skipped else rest
+                yield number, at, None if skipped else b"".join(rest)
+                at += held + 1 + skipped
+                rest, held, skipped = [line], len(line), 0
+            if held > MAX_RECORD_BYTES:
+                skipped += held
+                rest, held = [], 0
+    if held or skipped:
+        yield number + 1, at, None if skipped else b"".join(rest)
 
 
 def file_size(path: str) -> int:

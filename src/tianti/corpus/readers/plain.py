@@ -15,6 +15,7 @@ from tianti.messages import tr
 
 # A longer file is several documents, cut between paragraphs: memory stays bounded.
 _MAX_TEXT_BYTES = 16 << 20
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _PARAGRAPH = re.compile(rb"\n[ \t]*\n")
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "COPYING.txt")
 _SPDX = re.compile(r"SPDX-License-Identifier:\s*([\w.+-]+)")
@@ -34,6 +35,13 @@ _LICENCES = (
 
 def read_text(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     """Gives the documents of a text file."""
+    try:
+        yield from _documents(piece, source)
+    except UnicodeDecodeError as error:
+        yield bad_encoding(piece.path, error)
+
+
+def _documents(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     number = 0
     for part, start in _parts(piece):
         origin = piece.path if start == 0 else f"{piece.path}@{start}"
@@ -70,13 +78,11 @@ def read_code(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
 
 
 def decode(data: bytes) -> str:
-    """Gives the text of bytes in UTF-8, UTF-16 with its mark, or GB18030 that is plainly Chinese.
+    """Gives the text of bytes in UTF-8, or in GB18030 that is plainly Chinese.
 
     Raises:
         UnicodeDecodeError: they are none of these; the error is that of UTF-8.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -121,16 +127,28 @@ def bad_encoding(origin: str, error: UnicodeDecodeError, start: int = 0) -> BadI
 
 
 def _parts(piece: Piece) -> Iterator[tuple[bytes, int]]:
-    """Gives a file in parts of bounded size, cut between paragraphs, with where each begins."""
+    """Gives a file in parts of bounded size, cut between paragraphs, with where each begins.
+
+    UTF-16 becomes UTF-8 here: only the first part of a file has the mark, and a byte is no place to
+    cut it.
+
+    Raises:
+        UnicodeDecodeError: what has the mark of UTF-16 is not.
+    """
     rest, start = b"", 0
+    recode: codecs.IncrementalDecoder | None = None
     with open_piece(piece) as stream:
         while block := stream.read(_MAX_TEXT_BYTES):
-            rest += block
+            if not rest and start == 0 and block.startswith(_UTF16):
+                recode = codecs.getincrementaldecoder("utf-16")()
+            rest += block if recode is None else recode.decode(block).encode()
             if len(rest) < 2 * _MAX_TEXT_BYTES:
                 continue
             cut = _last_break(rest)
             yield rest[:cut], start
             rest, start = rest[cut:], start + cut
+    if recode is not None:
+        recode.decode(b"", final=True)
     if rest or start == 0:
         yield rest, start
 

@@ -17,6 +17,7 @@ from tianti.corpus.readers.plain import bad_encoding
 from tianti.messages import tr
 
 MEDIA = ("image", "images", "audio", "video")
+_MAX_HEAD_CHARS = 1 << 20
 _ABSENT = object()
 
 
@@ -45,10 +46,11 @@ def read_jsonl(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
 def _load_slowly(line: bytes, origin: str, start: int) -> Any:
     """Gives the record of a line that the strict parser refused, or what is wrong with it.
 
-    NaN and lone surrogates are let through: Python writes them.
+    NaN is let through and lone surrogates become U+FFFD: Python writes both.
     """
     try:
-        return json.loads(line.decode("utf-8"))
+        text = json.dumps(json.loads(line.decode("utf-8")), ensure_ascii=False)
+        return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
     except UnicodeDecodeError as error:
         return bad_encoding(origin, error, start)
     except (ValueError, RecursionError) as error:
@@ -84,7 +86,9 @@ def document_of_record(
             record.pop(source.text, None)
             return Document(value, origin, record, label=label)
         return Document(value, origin, label=label)
-    names = ", ".join(list(record)[:8]) if isinstance(record, dict) else type(record).__name__
+    names = type(record).__name__
+    if isinstance(record, dict):
+        names = ", ".join(str(name)[:40] for name in list(record)[:8])
     if value is not _ABSENT and value is not None:
         names = f"{source.text}: {type(value).__name__}"
     return BadInput(
@@ -120,10 +124,19 @@ def read_csv(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     """Gives a document for each row of a table with a head line; commas, semicolons or tabs."""
     csv.field_size_limit(MAX_RECORD_BYTES)
     with open_piece(piece) as stream:
-        lines = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-        head = lines.readline()
+        # Bytes that are not UTF-8 pass as halves of surrogate pairs, so that their row is told.
+        wrapped = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
+        lines = iter(lambda: wrapped.readline(MAX_RECORD_BYTES), "")
+        head = wrapped.readline(_MAX_HEAD_CHARS)
         delimiter = max((",", "\t", ";"), key=head.count)
-        names = next(csv.reader([head], delimiter=delimiter), [])
+        if (bad := _not_utf8([head], f"{piece.path}:1")) is not None:
+            yield bad
+            return
+        try:
+            names = next(csv.reader([head], delimiter=delimiter), [])
+        except csv.Error as error:
+            yield _no_row(f"{piece.path}:1", error)
+            return
         rows = csv.reader(lines, delimiter=delimiter)
         number = 0
         while True:
@@ -134,17 +147,12 @@ def read_csv(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield BadInput(
-                    origin,
-                    tr("this row is not CSV ({reason})", reason=error),
-                    tr("Quote fields that hold line ends or quotes"),
-                )
+                yield _no_row(origin, error)
                 continue
-            except UnicodeDecodeError as error:
-                # The reader cannot find the next row in bytes that it could not decode.
-                yield bad_encoding(origin, error)
-                return
             if not row:
+                continue
+            if (bad := _not_utf8(row, origin)) is not None:
+                yield bad
                 continue
             if len(row) != len(names):
                 yield BadInput(
@@ -154,6 +162,23 @@ def read_csv(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
                 )
                 continue
             yield document_of_record(dict(zip(names, row, strict=True)), origin, source)
+
+
+def _no_row(origin: str, error: csv.Error) -> BadInput:
+    return BadInput(
+        origin,
+        tr("this row is not CSV ({reason})", reason=error),
+        tr("Quote fields that hold line ends or quotes"),
+    )
+
+
+def _not_utf8(fields: list[str], origin: str) -> BadInput | None:
+    """Gives what is wrong with fields that hold bytes that could not be decoded."""
+    try:
+        ",".join(fields).encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeDecodeError as error:
+        return bad_encoding(origin, error)
+    return None
 
 
 def read_parquet(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
@@ -174,7 +199,7 @@ def read_parquet(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
                 for name in names
                 if (name in source.carry if source.carry is not None else name in MEDIA)
             ]
-            for batch in file.iter_batches(batch_size=1024):
+            for batch in file.iter_batches(batch_size=_batch_rows(file)):
                 for record in batch.to_pylist():
                     row += 1
                     media = {name: record.pop(name) for name in carried}
@@ -189,6 +214,13 @@ def read_parquet(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
             tr("this is not a readable Parquet file ({reason})", reason=error),
             tr("Fetch or write it again"),
         )
+
+
+def _batch_rows(file: Any) -> int:
+    """Gives how many rows make about 16 MiB, by the largest row group."""
+    groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
+    row = max((g.total_byte_size // max(g.num_rows, 1) for g in groups), default=1)
+    return max(1, min(1024, (16 << 20) // max(row, 1)))
 
 
 def _plain(value: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from tianti.corpus.config import Source
 from tianti.corpus.document import BadInput, Document
@@ -14,6 +15,10 @@ from tianti.errors import UserError
 from tianti.messages import tr
 
 Extractor = Literal["fast", "quality"]
+_BLOCK = 1 << 20
+# Deeper pages are no text, and the time their main text takes grows with the square of the depth.
+_MAX_DEPTH = 2000
+_NESTED = re.compile(rb"<(/?)(?:div|article)\b", re.IGNORECASE)
 _HTML = ("text/html", "application/xhtml+xml")
 # What stands among the paragraphs of a page without being its text.
 _FURNITURE = [
@@ -85,6 +90,13 @@ def _fast_text(page: str) -> str:
 def _page(
     data: bytes, origin: str, extractor: Extractor, meta: dict[str, Any]
 ) -> Iterator[Document | BadInput]:
+    if _depth(data) > _MAX_DEPTH:
+        yield BadInput(
+            origin,
+            tr("this page cannot be parsed ({reason})", reason=tr("it is nested too deeply")),
+            tr("Fetch or write it again"),
+        )
+        return
     try:
         text = extract_html(data, extractor)
     except (ValueError, RuntimeError, LookupError) as error:
@@ -95,6 +107,15 @@ def _page(
         )
         return
     yield Document(text, origin, meta | _said_in_page(data))
+
+
+def _depth(data: bytes) -> int:
+    """Gives about how deep a page's sections lie in each other."""
+    deepest = depth = 0
+    for match in _NESTED.finditer(data):
+        depth = max(depth - 1, 0) if match[1] else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _said_in_page(data: bytes) -> dict[str, str]:
@@ -122,14 +143,21 @@ def read_warc(piece: Piece, source: Source, extractor: Extractor) -> Iterator[Do
     from warcio.archiveiterator import ArchiveIterator
     from warcio.exceptions import ArchiveLoadFailed
 
-    number = found = 0
+    number = found = overrun = 0
     with open_piece(piece) as stream:
         try:
-            for record in _quietly(ArchiveIterator(stream, arc2warc=True)):
+            lines: Any = _BoundedLines(stream)
+            records = ArchiveIterator(lines, arc2warc=True, block_size=_BLOCK)
+            for record in _quietly(records):
+                if records.err_count > overrun:
+                    overrun = records.err_count
+                    yield _broken_archive(f"{piece.path}#{number}", tr("more than its length says"))
                 number += 1
                 for item in _record(record, f"{piece.path}#{number}", extractor):
                     found += 1
                     yield item
+            if records.err_count > overrun:
+                yield _broken_archive(f"{piece.path}#{number}", tr("more than its length says"))
         except (ArchiveLoadFailed, ValueError, LookupError, AttributeError) as error:
             # The last two are what its parser raises on head lines that are none.
             yield _broken_archive(f"{piece.path}#{number + 1}", error)
@@ -138,6 +166,25 @@ def read_warc(piece: Piece, source: Source, extractor: Extractor) -> Iterator[Do
         yield BadInput(
             piece.path, tr("no page among its {count} records", count=number), tr("Leave it")
         )
+
+
+class _BoundedLines:
+    """A stream without endless lines: warcio would gather one for hours."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+        self._line = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        last = data.rfind(b"\n")
+        self._line = self._line + len(data) if last < 0 else len(data) - last - 1
+        if self._line > MAX_RECORD_BYTES:
+            raise BrokenFile(
+                tr("this line is longer than {limit} MiB", limit=MAX_RECORD_BYTES >> 20),
+                tr("Fetch or write it again"),
+            )
+        return data
 
 
 def _quietly(records: Iterator[Any]) -> Iterator[Any]:

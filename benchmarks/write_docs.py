@@ -1,0 +1,54 @@
+"""Runs the benchmarks and writes docs/benchmarks.md: `make bench`.
+
+Each part is a command that can be run alone; what it prints is kept in benchmarks/tables, so that one
+part can be measured anew without the others: `python benchmarks/write_docs.py corpus`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TABLES = ROOT / "benchmarks" / "tables"
+PARTS = {
+    "corpus": (
+        "Corpus: near-duplicates, quality rules, memory",
+        ["corpus.py", "--megabytes", "350"],
+    ),
+    "corpus_accuracy": (
+        "Corpus: main text, languages, private things, tokenizers",
+        ["corpus_accuracy.py"],
+    ),
+    "large_corpus": ("Corpus: far more text than memory", ["large_corpus.py", "--gigabytes", "4"]),
+    "rare_balance": ("Balance: more of the rare", ["rare_balance.py"]),
+}
+HEAD = """# Benchmarks
+
+Made by `make bench`; each part by the command above it. Two cores, other work kept away as far as
+possible; ratios are of CPU seconds within one call. What was tried on the way stands in
+[experiments.md](experiments.md).
+"""
+
+
+def main() -> None:
+    """Runs the parts that are named, or all, and writes the page."""
+    TABLES.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or PARTS:
+        script, *arguments = PARTS[name][1]
+        command = [sys.executable, f"benchmarks/{script}", *arguments]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        (TABLES / f"{name}.md").write_text(done.stdout)
+    page = [HEAD]
+    for name, (title, command) in PARTS.items():
+        table = TABLES / f"{name}.md"
+        if table.is_file():
+            text = table.read_text().replace("\n## ", "\n### ").removeprefix("## ").strip()
+            text = f"### {text}" if not text.startswith(("|", "#")) else text
+            page.append(f"## {title}\n\n`python benchmarks/{' '.join(command)}`\n\n{text}\n")
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page))
+
+
+if __name__ == "__main__":
+    main()
