@@ -1,7 +1,7 @@
 """Runs the benchmarks and writes docs/benchmarks.md: `make bench`.
 
-Each part is a command that can be run alone; what it prints is kept in benchmarks/tables, so that one
-part can be measured anew without the others: `python benchmarks/write_docs.py corpus`.
+Each part is a command that can be run alone; what it prints is kept in benchmarks/tables, so that
+one part can be measured anew without the others: `python benchmarks/write_docs.py corpus`.
 """
 
 from __future__ import annotations

@@ -99,23 +99,35 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         newlines = 1
         before = np.uint8(0x0A)
         flag = 0
-        for at in range(start, stop):
-            byte = data[at]
-            if byte >= 0x20:
-                if byte >= 0x7F:
-                    flag |= UNTIDY if byte == 0x7F else FOREIGN
-                    if byte == 0xC3 and _is_mojibake(data, at, stop):
-                        flag |= ODD
-                newlines = 0
-            elif byte == 0x0A:
-                newlines += 1
-                if newlines > 3 or before == 0x20 or before == 0x09:
-                    flag |= UNTIDY
-            elif byte == 0x09:
-                newlines = 0
-            else:
-                flag |= UNTIDY
-            before = byte
+        piece = data[start:stop]
+        foreign = untidy = lines = latin = 0
+        # Sums over all bytes become wide instructions; most texts need no more than these.
+        for at in range(len(piece)):
+            byte = piece[at]
+            foreign += byte >= np.uint8(0x80)
+            latin += byte == np.uint8(0xC3)
+            lines += byte == np.uint8(0x0A)
+            control = (byte < np.uint8(0x20)) & (byte != np.uint8(0x0A)) & (byte != np.uint8(0x09))
+            untidy += control | (byte == np.uint8(0x7F))
+        if foreign:
+            flag |= FOREIGN
+        if untidy:
+            flag |= UNTIDY
+        if latin:
+            for at in range(start, stop):
+                if data[at] == 0xC3 and _is_mojibake(data, at, stop):
+                    flag |= ODD
+        if lines and not untidy:
+            for at in range(len(piece)):
+                byte = piece[at]
+                if byte == 0x0A:
+                    newlines += 1
+                    if newlines > 3 or before == 0x20 or before == 0x09:
+                        flag |= UNTIDY
+                        break
+                else:
+                    newlines = 0
+                before = byte
         if stop > start and (data[start] == 0x0A or data[stop - 1] == 0x0A):
             flag |= UNTIDY
         flags[text] = flag

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tianti.corpus.kernels import kernel
+from tianti.corpus.kernels import kernel, mix
 from tianti.corpus.minhash import HASHES
 
 _RECALL = 0.99
@@ -105,17 +105,38 @@ def near_duplicate_clusters(
 
 def candidate_pairs(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gives the pairs of documents with equal keys: each with the first and the one before it."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    same = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
-    if not len(same):
-        return numbers[:0], numbers[:0]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    first = starts[np.searchsorted(starts, same, side="right") - 1]
-    other = first != same - 1
-    left = np.concatenate([order[first], order[same[other] - 1]])
-    right = np.concatenate([order[same], order[same[other]]])
-    return numbers[left], numbers[right]
+    size = 16
+    while size < 2 * len(keys):
+        size *= 2
+    return _equal_pairs(keys, numbers.astype(np.int64), np.zeros(size, np.int64))
+
+
+@kernel
+def _equal_pairs(
+    keys: np.ndarray, numbers: np.ndarray, table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds equal keys by open addressing; the table holds places counted from one."""
+    mask = len(table) - 1
+    last = np.empty(len(keys), np.int64)
+    left = np.empty(2 * len(keys), np.int64)
+    right = np.empty(2 * len(keys), np.int64)
+    count = 0
+    for index in range(len(keys)):
+        place = np.int64(mix(keys[index]) & np.uint64(mask))
+        while table[place] and keys[table[place] - 1] != keys[index]:
+            place = (place + 1) & mask
+        if table[place] == 0:
+            table[place] = index + 1
+            last[index] = index
+            continue
+        first = table[place] - 1
+        left[count], right[count] = numbers[first], numbers[index]
+        count += 1
+        if last[first] != first:
+            left[count], right[count] = numbers[last[first]], numbers[index]
+            count += 1
+        last[first] = index
+    return left[:count], right[:count]
 
 
 def agreement(signatures: Signatures, left: np.ndarray, right: np.ndarray) -> np.ndarray:

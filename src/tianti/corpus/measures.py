@@ -29,13 +29,13 @@ def _lengths(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         # Over a slice from its start these loops become wide instructions.
         piece = data[start:stop]
         for at in range(len(piece)):
-            chars += (piece[at] & 0xC0) != 0x80
+            chars += (piece[at] & np.uint8(0xC0)) != np.uint8(0x80)
         if chars < len(piece):
             after = piece[1:]
             for at in range(len(after)):
-                byte = piece[at]
                 # U+3400 to U+9FFF are E3 90 80 to E9 BF BF.
-                han += ((byte >= 0xE4) & (byte <= 0xE9)) | ((byte == 0xE3) & (after[at] >= 0x90))
+                lead = np.uint8(piece[at] - np.uint8(0xE4)) < np.uint8(6)
+                han += lead | ((piece[at] == np.uint8(0xE3)) & (after[at] >= np.uint8(0x90)))
         outer = 0
         first, last = start, stop
         while first < last and data[first] <= 0x20:

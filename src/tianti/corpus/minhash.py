@@ -107,13 +107,18 @@ def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: 
     placed = len(spans) > 0
     while at < stop:
         byte = data[at]
-        if byte < 0x80:
-            if _LOWER[byte]:
+        letter = _LOWER[byte]
+        if letter:
+            if begin < 0:
+                begin = at
+            while letter:
                 # Nine characters of seven bits lie side by side in 64; of longer words they mix.
-                value = (value << np.uint64(7) | value >> np.uint64(57)) ^ np.uint64(_LOWER[byte])
-                if begin < 0:
-                    begin = at
-            elif begin >= 0:
+                value = (value << np.uint64(7) | value >> np.uint64(57)) ^ np.uint64(letter)
+                at += 1
+                letter = _LOWER[data[at]] if at < stop else np.uint8(0)
+            continue
+        if byte < 0x80:
+            if begin >= 0:
                 words[count] = mix(value)
                 if placed:
                     spans[count, 0], spans[count, 1] = begin, at
@@ -124,7 +129,9 @@ def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: 
             continue
         point = code_point(data, at)
         size = width(byte)
-        if is_cjk(point) or is_separator(point):
+        # E5 to E9 begin U+5000 to U+9FFF: nearly all Chinese characters there are in text.
+        character = 0xE5 <= byte <= 0xE9 or is_cjk(point)
+        if character or is_separator(point):
             if begin >= 0:
                 words[count] = mix(value)
                 if placed:
@@ -132,7 +139,7 @@ def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: 
                 count += 1
                 value = np.uint64(0)
                 begin = -1
-            if is_cjk(point):
+            if character:
                 words[count] = mix(np.uint64(point))
                 if placed:
                     spans[count, 0], spans[count, 1] = at, at + size

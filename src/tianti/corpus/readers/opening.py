@@ -240,7 +240,7 @@ def read_lines(piece: Piece) -> Iterator[tuple[int, int, bytes | None]]:
             held += len(first)
             for line in whole:
                 number += 1
-                yield number, at, None if skipped else b"".join(rest)
+                yield number, at, None if skipped else rest[0] if len(rest) == 1 else b"".join(rest)
                 at += held + 1 + skipped
                 rest, held, skipped = [line], len(line), 0
             if held > MAX_RECORD_BYTES:

@@ -23,11 +23,11 @@ _ABSENT = object()
 
 def read_jsonl(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     """Gives a document for each line; a bad line is named and the next one read."""
-    place = "" if piece.start == 0 else f"@{piece.start}"
+    head = piece.path if piece.start == 0 else f"{piece.path}@{piece.start}"
     for number, start, line in read_lines(piece):
         if line is not None and (not line or line.isspace()):
             continue
-        origin = f"{piece.path}{place}:{number}"
+        origin = f"{head}:{number}"
         if line is None:
             yield _too_long(origin, start)
             continue
@@ -75,7 +75,11 @@ def document_of_record(
     record: Any, origin: str, source: Source, start: int | None = None
 ) -> Document | BadInput:
     """Gives the document of a record; its other fields become what is said of it."""
-    value = _field(record, source.text)
+    name = source.text
+    # Most records hold their text under its own name.
+    value = record.get(name) if type(record) is dict else None
+    if type(value) is not str:
+        value = _field(record, name)
     if isinstance(value, str):
         label = None
         if source.label is not None:
@@ -83,7 +87,7 @@ def document_of_record(
             label = None if found is _ABSENT or found is None else str(found)
         if len(record) > 1:
             # Of a nested field, the whole record stays: it is not torn apart.
-            record.pop(source.text, None)
+            record.pop(name, None)
             return Document(value, origin, record, label=label)
         return Document(value, origin, label=label)
     names = type(record).__name__
