@@ -23,6 +23,8 @@ COMPOSED = [
     *("too_short", "exact_duplicate", "near_duplicate", "semantic_duplicate", "unreadable"),
     *("other_language", "low_quality", "unlikely_text", "predictable_text", "in_evaluation_set"),
     *("exact", "near", "semantic", "filter", "dedup"),
+    *("clean", "lines", "redact", "measure", "language", "quality", "decontaminate"),
+    *("classifier", "perplexity", "minhash", "write"),
     *(rule.name for rules in RULES.values() for rule in rules),
     *STATISTICS,
 ]

@@ -100,7 +100,7 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         before = np.uint8(0x0A)
         flag = 0
         piece = data[start:stop]
-        foreign = untidy = lines = latin = 0
+        foreign = untidy = lines = latin = returns = 0
         # Sums over all bytes become wide instructions; most texts need no more than these.
         for at in range(len(piece)):
             byte = piece[at]
@@ -109,11 +109,15 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
             lines += byte == np.uint8(0x0A)
             control = (byte < np.uint8(0x20)) & (byte != np.uint8(0x0A)) & (byte != np.uint8(0x09))
             untidy += control | (byte == np.uint8(0x7F))
+            returns += byte == np.uint8(0x0D)
         if foreign:
             flag |= FOREIGN
         if untidy:
             flag |= UNTIDY
-        if latin:
+        if foreign and untidy > returns:
+            # What a control character parted may make one character once it is gone.
+            flag |= ODD
+        elif latin:
             for at in range(start, stop):
                 if data[at] == 0xC3 and _is_mojibake(data, at, stop):
                     flag |= ODD
@@ -194,12 +198,13 @@ def clean_text(text: str, config: CleanConfig) -> str:
         text: any text.
         config: what is done.
     """
-    if config.repair_encoding and _MOJIBAKE_MARKS.search(text):
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # First, because they may stand between the halves of what is to be mended.
+    text = _CONTROL.sub("", text)
+    if config.repair_encoding:
         text = _repaired(text)
     if config.normalize != "none":
         text = unicodedata.normalize(config.normalize, text)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _CONTROL.sub("", text)
     text = _TRAILING_BLANKS.sub("\n", text)
     text = _MANY_EMPTY_LINES.sub("\n\n\n", text).strip("\n")
     if config.chinese != "keep":
@@ -208,9 +213,14 @@ def clean_text(text: str, config: CleanConfig) -> str:
 
 
 def _repaired(text: str) -> str:
-    import ftfy
+    """Mends text read in a wrong encoding, and again what was read wrongly more than once."""
+    before = None
+    while text != before and _MOJIBAKE_MARKS.search(text):
+        import ftfy
 
-    return ftfy.fix_encoding(text)
+        # Mending shortens, so this ends; it may bring control characters to light.
+        before, text = text, _CONTROL.sub("", ftfy.fix_encoding(text))
+    return text
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from tianti.corpus.measures import measures
 from tianti.corpus.readers.opening import Piece
 from tianti.corpus.references import REFERENCES, build_references
 from tianti.corpus.sources import format_of, read_piece
+from tianti.corpus.steps import Steps, text_bytes_of
 from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
 from tianti.files import atomic_open, fsync_folder, json_text, save_npy, write_json
 
@@ -104,20 +105,21 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     source = Source.model_validate(task["source"])
     config = PrepareConfig.model_validate({**task["settings"], "sources": []})
     out, name = Path(task["out"]), task["name"]
-    references = out / REFERENCES
-    unwanted = LineFilter.load(references, name, task["number"]) if wants_lines(config) else None
+    maker = _Maker(source, config, out / REFERENCES, name, task["number"])
     bad: list[BadInput] = []
-    counts = dict.fromkeys(("documents", "bytes_in", "bytes", "redacted"), 0)
     digests: list[np.ndarray] = []
     partial = out / f".{name}.parquet.tmp"
     with _without_collection(), TableWriter(partial, codec="none") as writer:
-        for batch in batches(read_files(task["files"], source, config, bad)):
-            table = _measured(batch, source, config, references, counts, unwanted)
-            writer.write(table)
+        found = batches(read_files(task["files"], source, config, bad))
+        while (batch := maker.read(found)) is not None:
+            table = maker.table(batch)
+            with maker.steps.timed("write"):
+                writer.write(table)
             if config.dedup.near:
                 from tianti.corpus.minhash import signatures
 
-                digests.append(signatures(table["text"], config.dedup.ngram))
+                with maker.steps.timed("minhash"):
+                    digests.append(signatures(table["text"], config.dedup.ngram))
     files: dict[str, int] = {}
     if writer.rows:
         _publish(partial, out / f"{name}.parquet", files)
@@ -139,7 +141,8 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
         "inputs": [_with_hash(file) for file in task["files"]],
         "settings": task["settings"],
         "bad_inputs": len(bad),
-        **counts,
+        **maker.counts,
+        "steps": maker.steps.rows,
         "wall_seconds": round(time.perf_counter() - started[0], 3),
         "cpu_seconds": round(time.process_time() - started[1], 3),
     }
@@ -222,64 +225,111 @@ def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _measured(
-    batch: list[Document],
-    source: Source,
-    config: PrepareConfig,
-    references: Path,
-    counts: dict[str, int],
-    unwanted: LineFilter | None,
-) -> pa.Table:
-    """Gives a batch as a table: cleaned, redacted, identified and measured."""
-    cleaned = clean_texts([document.text for document in batch], config.clean)
-    column = cleaned.column
-    if unwanted is not None:
-        column = unwanted.without(column)
-    if config.privacy.redact:
-        column = _redacted(column, tuple(config.privacy.redact), counts)
-    columns = {
-        "id": content_ids(column),
-        "text": column,
-        **columns_of(batch, source.title, source.split),
-        "language": _languages(column, config),
-        **measures(column),
-    }
-    if config.quality.filters:
-        from tianti.corpus.statistics import document_statistics
+class _Maker:
+    """Makes the table of a batch of documents: cleaned, redacted, identified and measured.
 
-        columns |= document_statistics(column)
-    if config.decontaminate.against:
-        from tianti.corpus.decontaminate import INDEX, contamination_columns
+    Args:
+        source: of the documents.
+        config: the steps.
+        references: folder of what documents are compared with.
+        name: of the group.
+        number: of the group.
+    """
 
-        columns |= contamination_columns(column, config.decontaminate, str(references / INDEX))
-    if config.quality.classifier is not None:
-        from tianti.corpus.learned import CLASSIFIER, quality_column
+    def __init__(
+        self, source: Source, config: PrepareConfig, references: Path, name: str, number: int
+    ):
+        self._source, self._config, self._references = source, config, references
+        self._unwanted = LineFilter.load(references, name, number) if wants_lines(config) else None
+        self.counts = dict.fromkeys(("documents", "bytes_in", "bytes", "redacted"), 0)
+        self.steps = Steps()
 
-        columns["quality"] = quality_column(column, str(references / CLASSIFIER))
-    if config.quality.perplexity is not None:
-        from tianti.corpus.learned import PERPLEXITY, bits_per_byte_column
+    def read(self, found: Iterator[list[Document]]) -> list[Document] | None:
+        """Gives the next batch, None at the end."""
+        with self.steps.timed("read"):
+            return next(found, None)
 
-        columns["bits_per_byte"] = bits_per_byte_column(column, str(references / PERPLEXITY))
-    counts["documents"] += len(batch)
-    counts["bytes_in"] += cleaned.bytes_in
-    counts["bytes"] += int(columns["bytes"].to_numpy().sum())
-    return pa.table(columns)
+    def table(self, batch: list[Document]) -> pa.Table:
+        """Gives a batch as a table."""
+        column = self._text(batch)
+        with self.steps.timed("measure"):
+            columns = {
+                "id": content_ids(column),
+                "text": column,
+                **columns_of(batch, self._source.title, self._source.split),
+                **measures(column),
+            }
+        columns["language"] = self._languages(column)
+        columns |= self._statistics(column)
+        self.counts["documents"] += len(batch)
+        self.counts["bytes"] += int(columns["bytes"].to_numpy().sum())
+        return pa.table(columns)
 
+    def _text(self, batch: list[Document]) -> pa.Array:
+        """Gives the texts as they stay."""
+        with self.steps.timed("clean"):
+            cleaned = clean_texts([document.text for document in batch], self._config.clean)
+        column, size = cleaned.column, cleaned.bytes_in
+        self.counts["bytes_in"] += size
+        size = self._noted("clean", size, column)
+        if self._unwanted is not None:
+            with self.steps.timed("lines"):
+                column = self._unwanted.without(column)
+            size = self._noted("lines", size, column)
+        if kinds := tuple(self._config.privacy.redact):
+            with self.steps.timed("redact"):
+                column = self._redacted(column, kinds)
+            self._noted("redact", size, column)
+        return column
 
-def _redacted(column: pa.Array, kinds: tuple[str, ...], counts: dict[str, int]) -> pa.Array:
-    from tianti.corpus.privacy import redact
+    def _noted(self, step: str, before: int, column: pa.Array) -> int:
+        after = text_bytes_of(column)
+        self.steps.changed(step, before, after)
+        return after
 
-    out = []
-    for text in column.to_pylist():
-        clean, spans = redact(text, kinds)
-        counts["redacted"] += len(spans)
-        out.append(clean)
-    return text_column(out)
+    def _redacted(self, column: pa.Array, kinds: tuple[str, ...]) -> pa.Array:
+        from tianti.corpus.privacy import redact
 
+        out = []
+        for text in column.to_pylist():
+            clean, spans = redact(text, kinds)
+            self.counts["redacted"] += len(spans)
+            out.append(clean)
+        return text_column(out)
 
-def _languages(column: pa.Array, config: PrepareConfig) -> pa.Array:
-    if not config.languages.wanted:
-        return pa.nulls(len(column), pa.string())
-    from tianti.corpus.language import detect_language
+    def _languages(self, column: pa.Array) -> pa.Array:
+        if not self._config.languages.wanted:
+            return pa.nulls(len(column), pa.string())
+        from tianti.corpus.language import detect_language
 
-    return pa.array([detect_language(text).code for text in column.to_pylist()], pa.string())
+        with self.steps.timed("language"):
+            codes = [detect_language(text).code for text in column.to_pylist()]
+        return pa.array(codes, pa.string())
+
+    def _statistics(self, column: pa.Array) -> dict[str, pa.Array]:
+        """Gives what filters will look at."""
+        quality = self._config.quality
+        found: dict[str, pa.Array] = {}
+        if quality.filters:
+            from tianti.corpus.statistics import document_statistics
+
+            with self.steps.timed("quality"):
+                found |= document_statistics(column)
+        if self._config.decontaminate.against:
+            from tianti.corpus.decontaminate import INDEX, contamination_columns
+
+            with self.steps.timed("decontaminate"):
+                place = str(self._references / INDEX)
+                found |= contamination_columns(column, self._config.decontaminate, place)
+        if quality.classifier is not None:
+            from tianti.corpus.learned import CLASSIFIER, quality_column
+
+            with self.steps.timed("classifier"):
+                found["quality"] = quality_column(column, str(self._references / CLASSIFIER))
+        if quality.perplexity is not None:
+            from tianti.corpus.learned import PERPLEXITY, bits_per_byte_column
+
+            with self.steps.timed("perplexity"):
+                place = str(self._references / PERPLEXITY)
+                found["bits_per_byte"] = bits_per_byte_column(column, place)
+        return found

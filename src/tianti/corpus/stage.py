@@ -16,6 +16,7 @@ from tianti.corpus.overview import OVERVIEW, overview, quality_histograms
 from tianti.corpus.prepare import prepare
 from tianti.corpus.select import Selection, read_manifests, select, write_clusters
 from tianti.corpus.split import SPLITS, derived_share, section_chars
+from tianti.corpus.steps import added_up
 from tianti.corpus.write import FUNCTION, Plan, merged, write_lines
 from tianti.errors import UserError
 from tianti.files import save_npy, write_json
@@ -51,7 +52,8 @@ def prepare_documents(
         display: shows progress.
 
     Returns:
-        `documents`, `bytes_in`, `bytes` (after cleaning), `redacted`, `bad_inputs` and `groups`.
+        `documents`, `bytes_in`, `bytes` (after cleaning), `redacted`, `bad_inputs`, `groups`, and
+        `steps`: seconds of each, with bytes before and after where it changes text.
 
     Raises:
         UserError: a source cannot be read.
@@ -76,7 +78,8 @@ def prepare_documents(
         )
     names = ("documents", "bytes_in", "bytes", "redacted", "bad_inputs")
     return {name: sum(manifest[name] for manifest in manifests) for name in names} | {
-        "groups": len(manifests)
+        "groups": len(manifests),
+        "steps": added_up([manifest["steps"] for manifest in manifests]),
     }
 
 

@@ -119,6 +119,7 @@ def sift(config: CorpusConfig, out: Path, display: Display = SILENT) -> Row:
     read = prepare_documents(config, {}, prepared, display)
     summary = write_documents(config, prepared, out, display) | {
         "redacted": read["redacted"],
+        "steps": read["steps"],
         "documents": str(out / DOCUMENTS),
         "clusters": str(out / "clusters.parquet"),
     }

@@ -37,6 +37,7 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
         evaluate=results.get("evaluate"),
         train=results.get("train"),
         corpus=results.get("corpus"),
+        steps=_steps(results),
         balance=results.get("tokens", {}).get("balance"),
         view=view,
         samples=_read_samples(run / "generate" / "samples.jsonl"),
@@ -70,6 +71,7 @@ def write_corpus_report(
         folder=folder.as_posix(),
         view=view,
         summary=summary,
+        steps=(summary or {}).get("steps"),
     )
 
 
@@ -130,6 +132,14 @@ def _both_languages(text: str) -> Any:
         for language in ("en", "zh-CN")
     )
     return Markup("").join(spans)
+
+
+def _steps(results: dict[str, Any]) -> dict[str, Any]:
+    """Gives what the steps of both document stages took."""
+    deciding = results.get("corpus", {}).get("seconds", {})
+    return results.get("documents", {}).get("steps", {}) | {
+        name: {"seconds": seconds} for name, seconds in deciding.items() if name != "write"
+    }
 
 
 def _read_view(path: Path) -> dict[str, Any] | None:
