@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TIANTI_LANG", "en")
@@ -60,6 +61,24 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> P
     for number, text in enumerate(texts):
         (folder / f"{number:03d}.txt").write_text(text, "utf-8")
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a command in this process; gives exit code, standard output and standard error."""
+    from tianti import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tianti", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 def tiny_config(**changes: object) -> TransformerConfig:

@@ -8,24 +8,6 @@ import sys
 import pytest
 
 from tests.conftest import tiny_recipe
-from tianti import cli
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs a command in this process; gives exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tianti", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

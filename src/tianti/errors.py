@@ -26,6 +26,15 @@ class UserError(Exception):
         super().__init__(line if remedy is None else f"{line}{full_stop}{remedy}")
 
 
+def not_installed(package: str, extra: str, where: object = None) -> UserError:
+    """Gives the error for a library of an extra that is missing, with the line that installs it."""
+    return UserError(
+        tr("{package} is not installed", package=package),
+        where=where,
+        remedy=f"pip install 'tianti[{extra}]'",
+    )
+
+
 class Damaged(UserError):
     """A file that is not what its manifest says: torn, flipped or missing."""
 

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tianti import cli
 from tianti.corpus.overview import histogram, overview, phrases
 from tianti.errors import UserError
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs a command in this process; gives exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tianti", "corpus", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def lines(text):
@@ -50,7 +31,7 @@ def test_extract_prints_the_text_of_files_of_many_kinds(call, tmp_path):
     write_jsonl(tmp_path / "b.jsonl", [{"text": "一\u2028二", "n": 1}])
     (tmp_path / "c.jsonl").write_text('{"text": broken\n')
     names = [tmp_path / name for name in ("a.html", "b.jsonl", "c.jsonl")]
-    code, out, err = call("extract", *names)
+    code, out, err = call("corpus", "extract", *names)
     html, record, bad = lines(out)
     assert code == 0
     assert html["text"].startswith("The main text is here.")
@@ -59,8 +40,8 @@ def test_extract_prints_the_text_of_files_of_many_kinds(call, tmp_path):
     assert bad["origin"].endswith("c.jsonl:1")
     assert "not JSON" in bad["error"]
     assert "c.jsonl:1: this line is not JSON" in err
-    assert call("extract", names[2])[0] == 2
-    assert call("extract", tmp_path / "nothing.txt")[0] == 2
+    assert call("corpus", "extract", names[2])[0] == 2
+    assert call("corpus", "extract", tmp_path / "nothing.txt")[0] == 2
 
 
 def test_languages_are_added_to_records(call, tmp_path):
@@ -72,7 +53,7 @@ def test_languages_are_added_to_records(call, tmp_path):
         {"body": "12345 67890", "id": 5},
     ]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    code, out, _ = call("detect-language", path, "--field", "body")
+    code, out, _ = call("corpus", "detect-language", path, "--field", "body")
     found = lines(out)
     assert code == 0
     assert [row["language"] for row in found] == ["en", "zh", "ja", "ko", "und"]
@@ -83,15 +64,15 @@ def test_languages_are_added_to_records(call, tmp_path):
 def test_redaction_says_where_each_find_stood(call, tmp_path):
     text = "Write to ann@example.org or call 13812345678."
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": text, "k": "v"}, {"text": "nothing"}])
-    _, out, _ = call("redact", path, "--spans")
+    _, out, _ = call("corpus", "redact", path, "--spans")
     first, second = lines(out)
     assert first["text"] == "Write to <EMAIL> or call <PHONE>."
     found = [(text[span["start"] : span["end"]], span["kind"]) for span in first["spans"]]
     assert found == [("ann@example.org", "email"), ("13812345678", "phone")]
     assert second["spans"] == []
-    _, out, _ = call("redact", path, "--kind", "email")
+    _, out, _ = call("corpus", "redact", path, "--kind", "email")
     assert lines(out)[0]["text"] == "Write to <EMAIL> or call 13812345678."
-    code, _, err = call("redact", path, "--kind", "shoe")
+    code, _, err = call("corpus", "redact", path, "--kind", "shoe")
     assert code == 2
     assert "no kind 'shoe'" in err
 
@@ -109,7 +90,7 @@ def repeated(tmp_path, english_texts):
 def test_dedup_writes_what_is_left_and_who_repeats_whom(call, tmp_path, repeated):
     path, texts = repeated
     out = tmp_path / "out"
-    code, printed, _ = call("dedup", path, "--out", out, "--json")
+    code, printed, _ = call("corpus", "dedup", path, "--out", out, "--json")
     summary = json.loads(printed)
     assert code == 0
     kept = pq.read_table(out / "documents").to_pylist()
@@ -128,7 +109,7 @@ def test_dedup_writes_what_is_left_and_who_repeats_whom(call, tmp_path, repeated
     assert summary["bad_inputs"] == len(quarantined) == 1
     assert not (out / ".prepared").exists()
     # The same folder again, with other settings: what lay there goes.
-    _, printed, _ = call("dedup", path, "--out", out, "--exact-only")
+    _, printed, _ = call("corpus", "dedup", path, "--out", out, "--exact-only")
     assert pq.read_table(out / "documents").num_rows == 32
     assert "near_duplicate" not in printed
     assert "exact_duplicate" in printed
@@ -137,14 +118,14 @@ def test_dedup_writes_what_is_left_and_who_repeats_whom(call, tmp_path, repeated
 def test_nothing_that_is_not_ours_is_touched(call, tmp_path, repeated):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("x")
-    code, _, err = call("dedup", repeated[0], "--out", tmp_path / "mine")
+    code, _, err = call("corpus", "dedup", repeated[0], "--out", tmp_path / "mine")
     assert code == 2
     assert "something else in this folder" in err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["precious.txt"]
 
 
 def test_a_wrong_field_is_told_with_the_fields_there_are(call, tmp_path, repeated):
-    code, _, err = call("dedup", repeated[0], "--out", tmp_path / "o", "--field", "body")
+    code, _, err = call("corpus", "dedup", repeated[0], "--out", tmp_path / "o", "--field", "body")
     assert code == 2
     assert "no text in the field 'body' (found: text, n)" in err
 
@@ -152,21 +133,21 @@ def test_a_wrong_field_is_told_with_the_fields_there_are(call, tmp_path, repeate
 def test_filter_keeps_what_passes_the_rules(call, tmp_path, repeated):
     path, _ = repeated
     arguments = ["--rules", "gopher_repetition", "--language", "en", "--min-chars", "30", "--json"]
-    code, printed, _ = call("filter", path, "--out", tmp_path / "o", *arguments)
+    code, printed, _ = call("corpus", "filter", path, "--out", tmp_path / "o", *arguments)
     summary = json.loads(printed)
     assert code == 0
     assert summary["funnel"]["dropped"]["too_short"]["documents"] == 1
     # Duplicates are not this step's business.
     rows = pq.read_table(tmp_path / "o" / "documents").to_pylist()
     assert len({row["text"] for row in rows}) < len(rows)
-    code, _, err = call("filter", path, "--out", tmp_path / "p", "--rules", "nonsense")
+    code, _, err = call("corpus", "filter", path, "--out", tmp_path / "p", "--rules", "nonsense")
     assert code == 2
     assert "nonsense" in err
 
 
 def test_inspect_shows_a_corpus_and_writes_a_page(call, tmp_path, repeated):
-    call("dedup", repeated[0], "--out", tmp_path / "o")
-    code, printed, _ = call("inspect", tmp_path / "o", "--json")
+    call("corpus", "dedup", repeated[0], "--out", tmp_path / "o")
+    code, printed, _ = call("corpus", "inspect", tmp_path / "o", "--json")
     view = json.loads(printed)
     assert code == 0
     assert view["documents"] == 31
@@ -174,19 +155,19 @@ def test_inspect_shows_a_corpus_and_writes_a_page(call, tmp_path, repeated):
     assert sum(view["lengths"]["counts"]) == view["sampled_documents"] == 31
     assert view["clusters"][0]["documents"] == 2
     assert set(view["dropped"]) == {"exact_duplicate", "near_duplicate"}
-    _, printed, _ = call("inspect", tmp_path / "o", "--html", tmp_path / "page.html")
+    _, printed, _ = call("corpus", "inspect", tmp_path / "o", "--html", tmp_path / "page.html")
     assert "31 documents" in printed
     page = (tmp_path / "page.html").read_text("utf-8")
     for figure in ("funnel", "languages", "lengths", "quality"):
         assert f'id="figure-{figure}"' in page
     assert "<script>alert" not in page
-    code, _, err = call("inspect", tmp_path)
+    code, _, err = call("corpus", "inspect", tmp_path)
     assert code == 2
     assert "no corpus here" in err
 
 
 def test_a_run_s_corpus_can_be_inspected(call, finished_run):
-    code, printed, _ = call("inspect", finished_run / "corpus", "--json")
+    code, printed, _ = call("corpus", "inspect", finished_run / "corpus", "--json")
     view = json.loads(printed)
     assert code == 0
     assert set(view["splits"]) == {"train", "validation", "test"}

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from tianti.corpus.config import CleanConfig
 from tianti.corpus.kernels import kernel, text_buffers
-from tianti.errors import UserError
-from tianti.messages import tr
+from tianti.errors import not_installed
 
 # What a text needs.
 UNTIDY, FOREIGN, ODD = 1, 2, 4
@@ -228,11 +227,7 @@ def _chinese_converter(script: str) -> Any:
     try:
         from opencc import OpenCC
     except ImportError as error:
-        raise UserError(
-            tr("OpenCC is not installed"),
-            where="corpus.clean.chinese",
-            remedy="pip install 'tianti[chinese]'",
-        ) from error
+        raise not_installed("OpenCC", "chinese", "corpus.clean.chinese") from error
     return OpenCC("t2s" if script == "simplified" else "s2t")
 
 

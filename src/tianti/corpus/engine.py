@@ -7,7 +7,7 @@ Daft runs in a process of its own, because Ctrl-C while it calls Python can abor
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from tianti.errors import UserError
+from tianti.errors import UserError, not_installed
 from tianti.messages import tr
 
 Task = dict[str, Any]
@@ -52,6 +52,8 @@ def run_tasks(
         for task in tasks:
             on_result(load(function)(task))
         return
+    if runner == "ray" and importlib.util.find_spec("ray") is None:
+        raise not_installed("ray", "ray", "corpus.engine")
     deaths = 0
     while tasks:
         done = set()

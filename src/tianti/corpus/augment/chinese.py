@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from importlib import resources
 
-from tianti.errors import UserError
-from tianti.messages import tr
+from tianti.errors import not_installed
 
 
 @functools.cache
@@ -31,11 +30,7 @@ def _sounds() -> tuple[dict[str, str], dict[str, str]]:
     try:
         from pypinyin import Style, pinyin
     except ImportError as error:
-        raise UserError(
-            tr("pypinyin is not installed"),
-            where="corpus.augment",
-            remedy="pip install 'tianti[chinese]'",
-        ) from error
+        raise not_installed("pypinyin", "chinese", "corpus.augment") from error
     # The 3,755 commonest characters: level one of GB 2312.
     common = [
         bytes([row, cell]).decode("gb2312")

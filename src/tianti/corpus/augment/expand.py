@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from random import Random
 
-from tianti.errors import UserError, os_errors_named
+from tianti.errors import UserError, not_installed, os_errors_named
 from tianti.messages import tr
 
 _PIECES = re.compile(r"\s+|[A-Za-z0-9][\w'’-]*|[\u3400-\u9fff]+|[^\s]")
@@ -40,11 +40,7 @@ def _segmented(run: str) -> list[str]:
     try:
         import jieba
     except ImportError as error:
-        raise UserError(
-            tr("jieba is not installed"),
-            where="corpus.augment",
-            remedy="pip install 'tianti[chinese]'",
-        ) from error
+        raise not_installed("jieba", "chinese", "corpus.augment") from error
     jieba.setLogLevel(60)
     return jieba.lcut(run)
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from tianti.corpus.config import Source
 from tianti.corpus.document import BadInput, Document
 from tianti.corpus.readers.opening import MAX_RECORD_BYTES, BrokenFile, Piece, read_all
+from tianti.errors import not_installed
 from tianti.messages import tr
 
 # What zipfile raises on damaged archives and members.
@@ -109,7 +110,8 @@ def read_pdf(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     try:
         import pypdfium2
     except ImportError:
-        yield BadInput(piece.path, tr("pypdfium2 is not installed"), "pip install 'tianti[books]'")
+        missing = not_installed("pypdfium2", "books")
+        yield BadInput(piece.path, missing.what, missing.remedy or "")
         return
     try:
         file = pypdfium2.PdfDocument(read_all(piece))

@@ -11,7 +11,7 @@ from typing import IO, Any, Literal
 from tianti.corpus.config import Source
 from tianti.corpus.document import BadInput, Document
 from tianti.corpus.readers.opening import MAX_RECORD_BYTES, BrokenFile, Piece, open_piece, read_all
-from tianti.errors import UserError
+from tianti.errors import not_installed
 from tianti.messages import tr
 
 Extractor = Literal["fast", "quality"]
@@ -60,11 +60,7 @@ def _main_text(page: str, extractor: Extractor) -> str:
         try:
             import trafilatura
         except ImportError as error:
-            raise UserError(
-                tr("trafilatura is not installed"),
-                where="corpus.clean.html",
-                remedy="pip install 'tianti[web]'",
-            ) from error
+            raise not_installed("trafilatura", "web", "corpus.clean.html") from error
         found = trafilatura.extract(page, include_comments=False, fast=True)
         return found or ""
     return _fast_text(page)
