@@ -18,11 +18,15 @@ PARTS = {
         ["corpus.py", "--megabytes", "350"],
     ),
     "corpus_accuracy": (
-        "Corpus: main text, languages, private things, tokenizers",
-        ["corpus_accuracy.py"],
+        "Corpus: main text, languages, private things",
+        ["corpus_accuracy.py", "--only", "html,language,privacy"],
     ),
+    "tokenizers": ("Tokenizers", ["corpus_accuracy.py", "--only", "tokenizers"]),
     "large_corpus": ("Corpus: far more text than memory", ["large_corpus.py", "--gigabytes", "4"]),
-    "rare_balance": ("Balance: more of the rare", ["rare_balance.py"]),
+    "rare_balance": (
+        "Balance: more of the rare",
+        ["rare_balance.py", "--recipes", "tech-zh", "--tokens", "800k"],
+    ),
 }
 HEAD = """# Benchmarks
 
@@ -35,7 +39,7 @@ possible; ratios are of CPU seconds within one call. What was tried on the way s
 def main() -> None:
     """Runs the parts that are named, or all, and writes the page."""
     TABLES.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or PARTS:
+    for name in [] if sys.argv[1:] == ["--page-only"] else sys.argv[1:] or PARTS:
         script, *arguments = PARTS[name][1]
         command = [sys.executable, f"benchmarks/{script}", *arguments]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
