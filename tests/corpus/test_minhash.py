@@ -93,6 +93,22 @@ def test_pairs_of_the_wanted_similarity_are_found(kind, rng, tmp_path):
     assert len(set(roots.tolist())) >= 150
 
 
+@pytest.mark.parametrize("words", [300, 3_000, 30_000, 300_000])
+def test_texts_that_share_nothing_do_not_agree_however_long_they_are(words, rng):
+    one, two = english(rng, words), english(rng, words)
+    left, right = signatures(pa.array([one, two]))
+    # Chance makes one entry in some thousands equal.
+    assert (left == right).mean() < 0.03
+
+
+@pytest.mark.parametrize("words", [3_000, 100_000])
+def test_long_texts_are_told_by_what_they_share(words, rng):
+    one = english(rng, words)
+    two = edited(one, rng, words // 25, english)
+    left, right = signatures(pa.array([one, two]))
+    assert (left == right).mean() == pytest.approx(jaccard(one, two), abs=0.15)
+
+
 def test_case_and_punctuation_do_not_tell_texts_apart():
     one = "The quick brown fox, it seems, jumps over the lazy dog and then over another one again."
     two = one.upper().replace(",", " —").replace(".", "!")

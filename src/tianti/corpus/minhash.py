@@ -1,8 +1,9 @@
 """MinHash signatures of documents over word n-grams, each Chinese character being a word.
 
 Broder (1997), "On the resemblance and containment of documents". The share of equal entries in two
-signatures estimates the Jaccard similarity of their sets of n-grams; of each entry 16 bits are kept
-(Li and König 2010, "b-bit minwise hashing"), so unequal entries agree by chance once in 65,536.
+signatures estimates the Jaccard similarity of their sets of n-grams; of each entry the lowest 16 bits
+are kept (Li and König 2010, "b-bit minwise hashing"), so unequal entries agree by chance once in
+65,536. Not the highest: the least of many numbers is small, and of a book they would all be zero.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _minima(hashes: np.ndarray) -> np.ndarray:
         for start in range(0, len(hashes), 4096):
             block = hashes[start : start + 4096, None] * _FACTORS + _ADDENDS
             least = np.minimum(least, block.min(axis=0))
-    return (least >> np.uint32(16)).astype(np.uint16)
+    return (least & np.uint32(0xFFFF)).astype(np.uint16)
 
 
 @kernel
@@ -214,5 +215,5 @@ def _signatures(
                 mapped = np.uint32(hashes[index] * factors[entry] + addends[entry])
                 least[entry] = min(least[entry], mapped)
         for entry in range(num_hashes):
-            out[text, entry] = least[entry] >> np.uint32(16)
+            out[text, entry] = least[entry] & np.uint32(0xFFFF)
     return out
