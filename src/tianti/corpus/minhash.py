@@ -1,9 +1,9 @@
 """MinHash signatures of documents over word n-grams, each Chinese character being a word.
 
 Broder (1997), "On the resemblance and containment of documents". The share of equal entries in two
-signatures estimates the Jaccard similarity of their sets of n-grams; of each entry the lowest 16 bits
-are kept (Li and König 2010, "b-bit minwise hashing"), so unequal entries agree by chance once in
-65,536. Not the highest: the least of many numbers is small, and of a book they would all be zero.
+signatures estimates the Jaccard similarity of their sets of n-grams; of each entry the lowest 16
+bits are kept (Li and König 2010, "b-bit minwise hashing"), so unequal entries agree by chance once
+in 65,536. Not the highest: the least of many numbers is small, and of a book they would all be zero.
 """
 
 from __future__ import annotations
