@@ -24,7 +24,7 @@ COMPOSED = [
     *("other_language", "low_quality", "unlikely_text", "predictable_text", "in_evaluation_set"),
     *("exact", "near", "semantic", "filter", "dedup"),
     *("clean", "lines", "redact", "measure", "language", "quality", "decontaminate"),
-    *("classifier", "perplexity", "minhash", "write"),
+    *("classifier", "perplexity", "minhash", "write", "splits"),
     *(rule.name for rules in RULES.values() for rule in rules),
     *STATISTICS,
 ]

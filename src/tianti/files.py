@@ -88,6 +88,12 @@ def read_json(path: Path) -> Any:
         raise Damaged(tr("file is damaged (not JSON)"), where=path) from error
 
 
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Gives size and time of a file: what a cache of its content must be keyed by too."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
 def sha256_file(path: Path) -> str:
     """Gives the SHA-256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()

@@ -101,6 +101,14 @@ def test_texts_that_share_nothing_do_not_agree_however_long_they_are(words, rng)
     assert (left == right).mean() < 0.03
 
 
+def test_short_texts_do_not_agree_by_chance():
+    texts = [f"{n} short text of its own" for n in range(3000)]
+    table = signatures(pa.array(texts))
+    agreed = [(table[n] == table[n + 1 :]).mean(axis=1).max(initial=0) for n in range(0, 3000, 7)]
+    assert max(agreed) < 0.1
+    assert len({row.tobytes() for row in table}) == len(texts)
+
+
 @pytest.mark.parametrize("words", [3_000, 100_000])
 def test_long_texts_are_told_by_what_they_share(words, rng):
     one = english(rng, words)

@@ -198,3 +198,40 @@ def test_a_table_without_text_is_told(tmp_path):
     pq.write_table(pa.table({"n": [1]}), tmp_path / "documents" / "a.parquet")
     with pytest.raises(UserError, match="no column text"):
         overview(tmp_path)
+
+
+def test_the_input_is_never_removed_to_make_room(call, tmp_path, repeated):
+    call("corpus", "dedup", repeated[0], "--out", tmp_path / "o")
+    before = sorted((tmp_path / "o" / "documents").iterdir())
+    code, _, err = call("corpus", "filter", tmp_path / "o" / "documents", "--out", tmp_path / "o")
+    assert code == 2
+    assert "lies in the folder to write to" in err
+    assert sorted((tmp_path / "o" / "documents").iterdir()) == before
+    # A summary of somebody else's does not make the folder ours.
+    (tmp_path / "mine" / "documents").mkdir(parents=True)
+    (tmp_path / "mine" / "summary.json").write_text("{}")
+    (tmp_path / "mine" / "documents" / "thesis.txt").write_text("x")
+    assert call("corpus", "dedup", repeated[0], "--out", tmp_path / "mine")[0] == 2
+    assert (tmp_path / "mine" / "documents" / "thesis.txt").is_file()
+
+
+def test_private_text_is_replaced_in_its_own_place(call, tmp_path):
+    row = {"data": {"text": "mail bob@example.com", "n": 1}, "k": float("nan")}
+    path = write_jsonl(tmp_path / "a.jsonl", [row])
+    _, out, _ = call("corpus", "redact", path, "--field", "data.text")
+    assert "bob@example.com" not in out
+    (found,) = lines(out)
+    assert found["data"] == {"text": "mail <EMAIL>", "n": 1}
+    assert found["k"] is None
+
+
+def test_what_cannot_be_inspected_is_told(call, tmp_path):
+    (tmp_path / "documents").mkdir()
+    pq.write_table(pa.table({"text": ["one", None, "two"]}), tmp_path / "documents" / "a.parquet")
+    code, out, _ = call("corpus", "inspect", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["sampled_documents"] == 2
+    (tmp_path / "documents" / "b.parquet").write_bytes(b"PAR1 no")
+    code, _, err = call("corpus", "inspect", tmp_path)
+    assert code == 2
+    assert "not a readable Parquet" in err

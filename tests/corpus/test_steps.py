@@ -197,3 +197,52 @@ def test_thresholds_can_be_retuned_without_measuring_again(tmp_path, english_tex
     loose, _ = build(tmp_path, [path], quality=settings)
     short = strict["funnel"]["dropped"]["gopher_short_doc"]["documents"]
     assert short > loose["funnel"]["dropped"].get("gopher_short_doc", {"documents": 0})["documents"]
+
+
+def test_an_evaluation_set_that_cannot_be_read_stops_the_run(tmp_path, english_texts):
+    path = write_jsonl(tmp_path / "a.jsonl", paragraphs(english_texts, 220))
+    evaluation = tmp_path / "eval.jsonl"
+    for text, reason in (('{"question": "what?"}\n', "no text in the field"), ("", "no text here")):
+        evaluation.write_text(text)
+        with pytest.raises(UserError, match=reason):
+            build(tmp_path, [path], decontaminate={"against": [{"path": str(evaluation)}]})
+
+
+def test_another_evaluation_set_in_the_same_process_counts(tmp_path, english_texts):
+    texts = paragraphs(english_texts, 260)
+    path = write_jsonl(tmp_path / "a.jsonl", texts)
+    found = []
+    for part in (texts[:3], texts[3:10]):
+        evaluation = write_jsonl(tmp_path / "eval.jsonl", part)
+        against = {"against": [{"path": str(evaluation)}]}
+        metrics, _ = build(tmp_path, [path], decontaminate=against)
+        found.append(metrics["funnel"]["dropped"]["in_evaluation_set"]["documents"])
+    assert found[0] < found[1]
+
+
+def test_what_is_held_out_already_is_not_mixed_with_anything_else(tmp_path, english_texts):
+    texts = paragraphs(english_texts, 300)
+    mine = write_jsonl(tmp_path / "mine.jsonl", texts[:250])
+    official = write_jsonl(tmp_path / "official.jsonl", texts[250:])
+    sources = [{"path": str(mine)}, {"path": str(official), "split": "test"}]
+    _, out = build(tmp_path, sources, dedup={"near": False})
+    assert {row["source"] for row in read_documents(out / "test")} == {str(official)}
+    assert {row["source"] for row in read_documents(out / "validation")} == {str(mine)}
+
+
+def test_copies_are_not_counted_among_what_was_kept(tmp_path, english_texts):
+    path = write_jsonl(tmp_path / "a.jsonl", paragraphs(english_texts, 260))
+    metrics, _ = build(tmp_path, [path], augment=[{"kind": "swap", "share": 0.5}])
+    kept = metrics["funnel"]["kept"]["documents"]
+    assert metrics["augmented"] > 50
+    assert sum(s["documents"] for s in metrics["funnel"]["sources"].values()) == kept
+
+
+def test_numbers_are_carried_too_and_our_own_names_are_not(tmp_path, english_texts):
+    texts = paragraphs(english_texts, 250)
+    table = pa.table({"text": texts, "width": list(range(250))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    _, out = build(tmp_path, [{"path": str(tmp_path / "a.parquet"), "carry": ["width"]}])
+    assert all(texts[row["width"]] == row["text"] for row in all_rows(out))
+    with pytest.raises(ValueError, match="written already"):
+        CorpusConfig(sources=[{"path": "x", "carry": ["id"]}])

@@ -182,6 +182,47 @@ def test_shards_hold_documents_as_often_as_they_come(tmp_path, texts):
     json.dumps(found)
 
 
+@pytest.mark.parametrize("moment", ["write_shards", "rarity_table", "write_json", "read_json"])
+def test_balancing_that_was_killed_goes_on(tmp_path, texts, monkeypatch, moment):
+    corpus = tmp_path / "corpus"
+    for split in ("train", "validation", "test"):
+        rows = [
+            {"id": str(n), "text": text, "source": "zh" if n >= 40 else "en"}
+            for n, text in enumerate(texts)
+        ]
+        write_part(corpus / split / "000000.parquet", rows)
+    inputs = {"corpus": corpus, "tokenizer": tmp_path / "tokenizer"}
+    train_tokenizer(TokenizerStageConfig(400, 10**9), inputs, tmp_path / "tokenizer")
+    config = TokensStageConfig(BalanceConfig(weights={"en": 1, "zh": 1}, max_epochs=20))
+    expected = build_tokens(config, inputs, tmp_path / "undisturbed")
+
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tianti.tokens.stage.{moment}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_tokens(config, inputs, tmp_path / "out")
+    assert build_tokens(config, inputs, tmp_path / "out") == expected
+    for path in (tmp_path / "undisturbed").rglob("*"):
+        other = tmp_path / "out" / path.relative_to(tmp_path / "undisturbed")
+        assert not path.is_file() or other.read_bytes() == path.read_bytes()
+
+
+def test_another_tokenizer_in_the_same_place_is_seen(tmp_path, texts):
+    corpus = tmp_path / "corpus"
+    for split in ("train", "validation", "test"):
+        rows = [{"id": str(n), "text": text, "source": "s"} for n, text in enumerate(texts)]
+        write_part(corpus / split / "000000.parquet", rows)
+    inputs = {"corpus": corpus, "tokenizer": tmp_path / "tokenizer"}
+    totals = []
+    for entries in (300, 500):
+        config = TokenizerStageConfig(entries, 10**9)
+        train_tokenizer(config, {"corpus": corpus}, tmp_path / "tokenizer")
+        totals.append(build_tokens(TokensStageConfig(), inputs, tmp_path / f"o{entries}")["train"])
+    assert totals[1]["tokens"] < totals[0]["tokens"]
+
+
 def test_shards_that_are_whole_are_not_made_again(tmp_path, texts, monkeypatch):
     corpus = tmp_path / "corpus"
     for split in ("train", "validation", "test"):

@@ -22,5 +22,7 @@ def print_json(value: Any) -> None:
 
 def print_lines(rows: Iterable[dict[str, Any]]) -> None:
     """Prints rows as JSONL on standard output, as they come."""
+    from tianti.runs.results import without_nan
+
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False), flush=True)
+        print(json.dumps(without_nan(row), ensure_ascii=False, allow_nan=False), flush=True)

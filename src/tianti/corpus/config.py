@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from tianti.messages import tr
 from tianti.units import Count
@@ -42,6 +49,10 @@ def _is_pattern(text: str) -> str:
     except re.error as error:
         raise ValueError(tr("not a regular expression: {error}", error=error)) from None
     return text
+
+
+_OURS = {"id", "text", "source", "origin", "split", "label", "language", "meta", "augmented"}
+_OURS |= {"bytes", "chars", "visible", "cjk_bytes", "quality", "bits_per_byte", "contaminated"}
 
 
 class Source(BaseModel):
@@ -91,6 +102,13 @@ class Source(BaseModel):
         if (self.path is None) == (self.builtin is None):
             raise ValueError(tr("give either path or builtin"))
         return self
+
+    @field_validator("carry")
+    @classmethod
+    def _carried_are_not_ours(cls, value: list[str] | None) -> list[str] | None:
+        if clash := sorted(_OURS.intersection(value or [])):
+            raise ValueError(tr("columns of this name are written already: {names}", names=clash))
+        return value
 
     @property
     def title(self) -> str:
@@ -319,9 +337,12 @@ class BalanceConfig(Step):
         None, description="Share of tokens of each kind; they are made to sum to one."
     )
     temperature: float | None = Field(
-        None, gt=0, description="Shares in proportion to size^(1/temperature); 1 changes nothing."
+        None,
+        ge=0.1,
+        le=1000,
+        description="Shares in proportion to size^(1/temperature); 1 changes nothing.",
     )
-    max_epochs: Annotated[float, Field(ge=1)] | dict[str, float] = Field(
+    max_epochs: Annotated[float, Field(ge=1)] | dict[str, Annotated[float, Field(ge=1)]] = Field(
         4.0, description="No document comes more often than this; one number, or one for each kind."
     )
     rare: RareConfig | None = Field(None, description="More of what is rare.")

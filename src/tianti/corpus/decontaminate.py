@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from tianti.corpus.config import DecontaminateConfig
-from tianti.corpus.document import Document
+from tianti.corpus.document import BadInput, Document
 from tianti.corpus.kernels import kernel, text_buffers
 from tianti.corpus.minhash import words_of
 from tianti.corpus.sources import read_source
-from tianti.files import save_npz
+from tianti.errors import UserError
+from tianti.files import file_stamp, save_npz
+from tianti.messages import tr
 
 INDEX = "evaluation.npz"
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -33,10 +35,18 @@ def build_index(config: DecontaminateConfig, path: Path) -> None:
     texts, names = [], []
     for source in config.against:
         for item in read_source(source):
-            if isinstance(item, Document):
-                for text in _parts(item):
-                    texts.append(text)
-                    names.append(item.origin)
+            if isinstance(item, BadInput):
+                # What cannot be read cannot be kept out.
+                raise UserError(item.reason, where=item.origin, remedy=item.remedy)
+            for text in _parts(item):
+                texts.append(text)
+                names.append(item.origin)
+    if not any(text.strip() for text in texts):
+        raise UserError(
+            tr("there is no text here"),
+            where="corpus.decontaminate.against",
+            remedy=tr("Check the path"),
+        )
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
     keys, owners = _runs(data, offsets, config.words, config.characters)
     keys, first = np.unique(keys, return_index=True)
@@ -68,7 +78,7 @@ def _parts(item: Document) -> list[str]:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _load(path: str, stamp: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with np.load(path, allow_pickle=False) as index:
         return index["table"], index["owner"], index["names"]
 
@@ -82,7 +92,7 @@ def contamination_columns(
         `contaminated`: number of the evaluation text, -1 for none; `contaminated_text`: the first
         run that is shared, and where it stands.
     """
-    table, owner, names = _load(path)
+    table, owner, names = _load(path, file_stamp(Path(path)))
     data, offsets = text_buffers(texts)
     found = _matches(data, offsets, config.words, config.characters, table, owner)
     shared: list[str | None] = [

@@ -20,7 +20,7 @@ from tianti.corpus.kernels import kernel, text_buffers
 from tianti.corpus.minhash import words_of
 from tianti.corpus.sources import read_source
 from tianti.errors import UserError
-from tianti.files import save_npy
+from tianti.files import file_stamp, save_npy
 from tianti.messages import tr
 
 CLASSIFIER = "classifier.npy"
@@ -82,20 +82,20 @@ def _texts(path: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: str) -> np.ndarray:
+def _load(path: str, stamp: tuple[int, int]) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
 def quality_column(texts: pa.Array, path: str) -> pa.Array:
     """Gives the probability that each text is good, float32."""
     data, offsets = text_buffers(texts)
-    return pa.array(_scores(data, offsets, _load(path)))
+    return pa.array(_scores(data, offsets, _load(path, file_stamp(Path(path)))))
 
 
 def bits_per_byte_column(texts: pa.Array, path: str) -> pa.Array:
     """Gives the bits per byte of each text under the n-gram model, float32."""
     data, offsets = text_buffers(texts)
-    return pa.array(_bits_per_byte(data, offsets, _load(path)))
+    return pa.array(_bits_per_byte(data, offsets, _load(path, file_stamp(Path(path)))))
 
 
 @kernel

@@ -1,9 +1,11 @@
 """MinHash signatures of documents over word n-grams, each Chinese character being a word.
 
 Broder (1997), "On the resemblance and containment of documents". The share of equal entries in two
-signatures estimates the Jaccard similarity of their sets of n-grams; of each entry the lowest 16
-bits are kept (Li and König 2010, "b-bit minwise hashing"), so unequal entries agree by chance once
-in 65,536. Not the highest: the least of many numbers is small, and of a book they would all be zero.
+signatures estimates the Jaccard similarity of their sets of n-grams. 16 bits of each entry are kept
+(Li and König 2010, "b-bit minwise hashing"): unequal entries agree by chance once in 65,536. They
+are bits of a product that all bits of the minimum have a say in: its own highest bits are zero for
+a book, because the least of many numbers is small, and its lowest ones depend on the lowest bits of
+one hash alone, the same for all entries of a text of one n-gram.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ HASHES = 108
 FEW = 10
 _BASE = 0x9E3779B97F4A7C15
 NO_SPANS = np.empty((0, 2), np.int64)
+_SPREAD = np.uint32(0x9E3779B1)
 _generator = np.random.Generator(np.random.PCG64(20231))
 # Odd factors, so that each map of 32-bit numbers is one to one.
 _FACTORS = _generator.integers(0, 2**32, HASHES, dtype=np.uint32) | np.uint32(1)
@@ -87,7 +90,8 @@ def _minima(hashes: np.ndarray) -> np.ndarray:
         for start in range(0, len(hashes), 4096):
             block = hashes[start : start + 4096, None] * _FACTORS + _ADDENDS
             least = np.minimum(least, block.min(axis=0))
-    return (least & np.uint32(0xFFFF)).astype(np.uint16)
+    with np.errstate(over="ignore"):
+        return (least * _SPREAD >> np.uint32(16)).astype(np.uint16)
 
 
 @kernel
@@ -215,5 +219,5 @@ def _signatures(
                 mapped = np.uint32(hashes[index] * factors[entry] + addends[entry])
                 least[entry] = min(least[entry], mapped)
         for entry in range(num_hashes):
-            out[text, entry] = least[entry] & np.uint32(0xFFFF)
+            out[text, entry] = np.uint32(least[entry] * _SPREAD) >> np.uint32(16)
     return out

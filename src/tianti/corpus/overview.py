@@ -57,6 +57,17 @@ def overview(folder: Path, *, measure: bool = True) -> dict[str, Any]:
     Raises:
         UserError: there are no documents.
     """
+    try:
+        return _looked_over(folder, measure)
+    except pa.ArrowException as error:
+        raise UserError(
+            tr("this is not a readable Parquet file ({reason})", reason=error),
+            where=folder,
+            remedy=tr("Give the corpus folder of a run, or what tianti corpus dedup wrote"),
+        ) from error
+
+
+def _looked_over(folder: Path, measure: bool) -> dict[str, Any]:
     tables = _tables(folder)
     if not tables:
         raise UserError(
@@ -65,6 +76,7 @@ def overview(folder: Path, *, measure: bool = True) -> dict[str, Any]:
             remedy=tr("Give the corpus folder of a run, or what tianti corpus dedup wrote"),
         )
     sample = _sample(list(tables.values()))
+    sample = [row for row in sample if isinstance(row["text"], str)]
     texts = pa.array([row["text"] for row in sample], pa.large_string())
     return {
         "documents": sum(count_documents(path) for path in tables.values()),

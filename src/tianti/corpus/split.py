@@ -45,14 +45,13 @@ class Dealing:
     """
 
     def __init__(self, given: list[str | None], validation: float, test: float):
-        self._shares: dict[str | None, Shares] = {
-            None: Shares(validation, test),
-            # Data that comes as train and test alone still needs a validation split.
-            "train": Shares(
-                validation=0.0 if "validation" in given else validation,
-                test=0.0 if "test" in given else test,
-            ),
-        }
+        # Data that comes as train and test alone still needs a validation split; what is held out
+        # already is not mixed with anything else.
+        shares = Shares(
+            validation=0.0 if "validation" in given else validation,
+            test=0.0 if "test" in given else test,
+        )
+        self._shares: dict[str | None, Shares] = {None: shares, "train": shares}
 
     def is_dealt(self, asked: str | None) -> bool:
         """Tells whether content has a say for documents whose source asks for this split."""

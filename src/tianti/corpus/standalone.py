@@ -9,7 +9,7 @@ from typing import Any
 
 from tianti.corpus.config import CorpusConfig, Source
 from tianti.corpus.document import BadInput, Document
-from tianti.corpus.sources import read_source
+from tianti.corpus.sources import list_files, read_source
 from tianti.errors import UserError
 from tianti.files import read_json, write_json
 from tianti.messages import tr
@@ -77,7 +77,8 @@ def redact_file(
             )
     for record, item in _records(path, field):
         if isinstance(item, Document):
-            record[field], found = redact(item.text, tuple(kinds) or KINDS)
+            text, found = redact(item.text, tuple(kinds) or KINDS)
+            record = _with_text(item.meta, field, text) | {"origin": record["origin"]}
             if spans:
                 record["spans"] = [
                     {"start": span.start, "end": span.end, "kind": span.kind} for span in found
@@ -91,7 +92,15 @@ def _records(path: str, field: str) -> Iterator[tuple[Row, Document | BadInput]]
         if isinstance(item, BadInput):
             yield _bad_row(item), item
         else:
-            yield {**item.meta, field: item.text, "origin": item.origin}, item
+            yield _with_text(item.meta, field, item.text) | {"origin": item.origin}, item
+
+
+def _with_text(meta: Row, field: str, text: str) -> Row:
+    """Gives a record with its text in its place, which a dotted name may reach into."""
+    parts = [field] if field in meta or "." not in field else field.split(".")
+    if len(parts) == 1 or not isinstance(meta.get(parts[0]), dict):
+        return {**meta, field: text}
+    return {**meta, parts[0]: _with_text(meta[parts[0]], ".".join(parts[1:]), text)}
 
 
 def sift(config: CorpusConfig, out: Path, display: Display = SILENT) -> Row:
@@ -114,7 +123,7 @@ def sift(config: CorpusConfig, out: Path, display: Display = SILENT) -> Row:
     """
     from tianti.corpus.stage import prepare_documents, write_documents
 
-    _make_room(out)
+    _make_room(config, out)
     prepared = out / _PREPARED
     read = prepare_documents(config, {}, prepared, display)
     summary = write_documents(config, prepared, out, display) | {
@@ -128,9 +137,18 @@ def sift(config: CorpusConfig, out: Path, display: Display = SILENT) -> Row:
     return summary
 
 
-def _make_room(out: Path) -> None:
-    """Removes what an earlier call wrote; refuses to touch anything else."""
-    ours = (out / SUMMARY).is_file() or (out / _PREPARED).is_dir()
+def _make_room(config: CorpusConfig, out: Path) -> None:
+    """Removes what an earlier call wrote; refuses to touch anything else, or what is to be read."""
+    inputs = [Path(path).resolve() for source in config.sources for path in list_files(source)]
+    if any(path.is_relative_to(out.resolve()) for path in inputs):
+        raise UserError(
+            tr("what is to be read lies in the folder to write to"),
+            where=out,
+            remedy=tr("Name a new folder with --out"),
+        )
+    ours = (out / _PREPARED).is_dir() or (
+        (out / SUMMARY).is_file() and (out / "clusters.parquet").is_file()
+    )
     if out.exists() and not ours and any(out.iterdir()):
         raise UserError(
             tr("there is something else in this folder"),
@@ -138,7 +156,8 @@ def _make_room(out: Path) -> None:
             remedy=tr("Name a new folder with --out"),
         )
     (out / SUMMARY).unlink(missing_ok=True)
-    shutil.rmtree(out / DOCUMENTS, ignore_errors=True)
+    for path in (out / DOCUMENTS).glob("[0-9]*.parquet"):
+        path.unlink()
     out.mkdir(parents=True, exist_ok=True)
 
 

@@ -16,6 +16,7 @@ from tianti.corpus.document import content_id
 from tianti.corpus.measures import NAMES as MEASURES
 from tianti.corpus.measures import measures
 from tianti.corpus.split import LATE, SPLITS, Dealing, cut_sections
+from tianti.corpus.statistics import NAMES as STATISTICS
 from tianti.corpus.table import SCHEMA, TableWriter
 from tianti.errors import os_errors_named
 from tianti.files import fsync_folder
@@ -24,7 +25,7 @@ FUNCTION = "tianti.corpus.write:write_part"
 SAMPLES_PER_REASON = 50
 _SAMPLE_CHARS = 500
 # Columns that steps need and nobody after them.
-_MEASURES = {*MEASURES, "contaminated", "contaminated_text"}
+_MEASURES = {*MEASURES, "contaminated", "contaminated_text", "quality", "bits_per_byte"}
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def write_part(task: dict[str, Any]) -> dict[str, Any]:
         kept = here["fate"] < 0
         table, keys = table.filter(pa.array(kept)), here["key"][kept]
         for split, rows in _dealt(table, keys, plan, dealing):
-            for name, chunk in _with_copies(split, rows, plan):
+            for target, chunk in _with_copies(split, rows, plan):
                 kept_columns = [n for n in chunk.column_names if n not in _MEASURES]
-                writer = _writer(writers, name, task["written"], Path(plan.out))
+                writer = _writer(writers, target, task["written"], Path(plan.out))
                 writer.write(chunk.select(kept_columns))
-                totals.add(name, chunk)
+                totals.add(target, chunk)
     for split, writer in writers.items():
         writer.close()
         final = Path(plan.out) / split / f"{task['written']}.parquet"
@@ -136,8 +137,7 @@ def _dealt(
 
 
 def _is_carried(table: pa.Table, name: str) -> bool:
-    kind = table.schema.field(name).type
-    return name not in _MEASURES and not (pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return name not in _MEASURES and name not in STATISTICS
 
 
 def _in_sections(
@@ -147,6 +147,11 @@ def _in_sections(
     rows, section_keys = [], []
     for row, key in zip(table.to_pylist(), keys.tolist(), strict=True):
         if not dealing.is_dealt(row["split"]):
+            rows.append(row)
+            section_keys.append(key)
+            continue
+        if len(row["text"]) <= limit:
+            # Whole, it goes where its cluster does.
             rows.append(row)
             section_keys.append(key)
             continue
@@ -219,12 +224,17 @@ class _Totals:
         counts["bytes"] += sums["bytes"]
         counts["chars"] += sums["chars"]
         self.cjk_bytes += sums["cjk_bytes"]
+        if "augmented" in rows.column_names:
+            self.augmented += rows.num_rows - rows["augmented"].null_count
+            # Copies are counted among the documents of their split, not among those that were kept.
+            rows = rows.filter(rows["augmented"].is_null())
+            if not rows.num_rows:
+                return
+            sums["bytes"] = int(rows["bytes"].to_numpy().sum())
         # A part is of one source.
         of_source = self.sources.setdefault(rows["source"][0].as_py(), {"documents": 0, "bytes": 0})
         of_source["documents"] += rows.num_rows
         of_source["bytes"] += sums["bytes"]
-        if "augmented" in rows.column_names:
-            self.augmented += rows.num_rows - rows["augmented"].null_count
         for row in rows["language"].value_counts().to_pylist():
             if row["values"] is not None:
                 known = self.languages.get(row["values"], 0)

@@ -108,7 +108,7 @@ def funnel(corpus: dict[str, Any], t: Translate) -> dict[str, Any]:
     rows = [(t("read"), left, GREY)]
     for reason, dropped in counts["dropped"].items():
         left -= dropped["documents"]
-        rows.append((f"{t('after')}: {t(reason)}", left, GREY))
+        rows.append((f"− {t(reason)}", left, GREY))
     rows.append((t("kept"), counts["kept"]["documents"], BLUE))
     return {
         "data": [

@@ -138,7 +138,9 @@ def _steps(results: dict[str, Any]) -> dict[str, Any]:
     """Gives what the steps of both document stages took."""
     deciding = results.get("corpus", {}).get("seconds", {})
     return results.get("documents", {}).get("steps", {}) | {
-        name: {"seconds": seconds} for name, seconds in deciding.items() if name != "write"
+        # Both stages write; the second one writes the splits.
+        "splits" if name == "write" else name: {"seconds": seconds}
+        for name, seconds in deciding.items()
     }
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tianti.corpus.config import CorpusStageConfig
+from tianti.corpus.config import CorpusConfig, CorpusStageConfig, Source
 from tianti.evaluate.config import EvaluateStageConfig
-from tianti.files import read_json, write_json
+from tianti.files import file_stamp, read_json, write_json
 from tianti.generate.config import GenerateStageConfig
 from tianti.messages import tr
 from tianti.recipe import Recipe
@@ -96,6 +96,8 @@ def stage_config(
 
         # Where and by how many it is done does not change what comes out.
         identity = recipe.corpus.model_dump(mode="json", exclude={"engine", "workers", "balance"})
+        if helpers := [files for files in _helpers(recipe.corpus) if files]:
+            identity["augmented_by"] = helpers
         return StageConfig(CorpusStageConfig(recipe.corpus, REWRITER), identity)
     if stage.name == "machine":
         return StageConfig(recipe.device, recipe.device)
@@ -134,6 +136,26 @@ def derive_from_metrics(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> D
     return derive(recipe, facts, metrics.get("tokenizer", {}).get("vocab_size"))
 
 
+def _all_that_is_read(corpus: CorpusConfig) -> list[Source]:
+    """Gives the sources and all that documents are compared with."""
+    quality = corpus.quality
+    paths = [quality.classifier.good, quality.classifier.bad] if quality.classifier else []
+    paths += [quality.perplexity.reference] if quality.perplexity else []
+    compared = [Source(path=path) for path in paths]
+    return [*corpus.sources, *corpus.decontaminate.against, *compared]
+
+
+def _helpers(corpus: CorpusConfig) -> list[list[tuple[str, int, int]]]:
+    """Gives size and time of the files that augmentation uses: synonyms and models."""
+    found = []
+    for step in corpus.augment:
+        named = (step.synonyms, step.model, step.there, step.back)
+        places = [Path(name).expanduser() for name in named if name is not None]
+        files = [f for place in places for f in ([place] if place.is_file() else place.rglob("*"))]
+        found.append([(str(f), *file_stamp(f)) for f in sorted(files) if f.is_file()])
+    return found
+
+
 def _content(recipe: Recipe, run: Path) -> list[list[str]]:
     """Gives the hashes of all source files; an unchanged file is not read again."""
     from tianti.corpus.sources import source_hashes
@@ -141,7 +163,7 @@ def _content(recipe: Recipe, run: Path) -> list[list[str]]:
     path = run / HASHES
     known = read_json(path) if path.is_file() else {}
     count = len(known)
-    hashes = [source_hashes(source, known) for source in recipe.corpus.sources]
+    hashes = [source_hashes(source, known) for source in _all_that_is_read(recipe.corpus)]
     if len(known) != count and run.is_dir():
         write_json(path, known)
     return hashes

@@ -53,6 +53,7 @@ def balance(
     names, of_document = np.unique(np.array(kinds, dtype=object).astype(str), return_inverse=True)
     sizes = np.bincount(of_document, weights=tokens, minlength=len(names))
     shares = _wanted_shares(config, names.tolist(), sizes)
+    _refuse_unknown_caps(config, names.tolist())
     factor = np.ones(len(tokens))
     if config.rare is not None and rarity is not None:
         factor[rarity.rarest(config.rare.share, tokens)] = config.rare.epochs
@@ -88,6 +89,16 @@ def _cap(config: BalanceConfig, name: str) -> float:
     if isinstance(config.max_epochs, dict):
         return config.max_epochs.get(name, np.inf)
     return config.max_epochs
+
+
+def _refuse_unknown_caps(config: BalanceConfig, names: list[str]) -> None:
+    caps = config.max_epochs if isinstance(config.max_epochs, dict) else {}
+    if unknown := sorted(set(caps) - set(names)):
+        raise UserError(
+            tr("there is no kind {name!r}", name=unknown[0]),
+            where="corpus.balance.max_epochs",
+            remedy=tr("Kinds here: {names}", names=", ".join(names)),
+        )
 
 
 def _wanted_shares(config: BalanceConfig, names: list[str], sizes: np.ndarray) -> np.ndarray:

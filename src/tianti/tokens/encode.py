@@ -13,7 +13,7 @@ import pyarrow as pa
 from tianti.corpus.kernels import text_buffers
 from tianti.corpus.table import read_batches
 from tianti.errors import Damaged
-from tianti.files import read_json, write_json
+from tianti.files import file_stamp, read_json, write_json
 from tianti.tokens.shards import token_dtype, write_shard
 from tianti.tokens.tokenizer import Tokenizer
 
@@ -47,7 +47,8 @@ def encode_part(task: dict[str, Any]) -> dict[str, int]:
     Returns:
         `documents`, `tokens` and `bytes`.
     """
-    tokenizer = _tokenizer(task["tokenizer"])
+    folder = Path(task["tokenizer"])
+    tokenizer = _tokenizer(folder, file_stamp(folder / "tokenizer.json"))
     folder, number = Path(task["folder"]), task["number"]
     totals = write_shard(
         folder,
@@ -72,8 +73,8 @@ def remove_marks(folder: Path) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(folder: str) -> Tokenizer:
-    return Tokenizer.load(Path(folder))
+def _tokenizer(folder: Path, stamp: tuple[int, int]) -> Tokenizer:
+    return Tokenizer.load(folder)
 
 
 def _encoded(tokenizer: Tokenizer, part: Path) -> Iterator[tuple[np.ndarray, int]]:

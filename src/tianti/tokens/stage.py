@@ -14,6 +14,7 @@ from tianti.corpus.config import BalanceConfig
 from tianti.corpus.engine import WORTH_WORKERS
 from tianti.corpus.split import LATE, SPLITS
 from tianti.corpus.table import count_documents, parts, read_batches, read_texts, text_bytes
+from tianti.files import read_json, write_json
 from tianti.progress import SILENT, Display, Task
 from tianti.tokens.balance import balance
 from tianti.tokens.config import TokenizerStageConfig, TokensStageConfig
@@ -21,6 +22,8 @@ from tianti.tokens.encode import FUNCTION, is_done, part_task, remove_marks
 from tianti.tokens.rarity import document_rarity, rarity_table, token_counts
 from tianti.tokens.shards import INDEX, TokenSplit, conclude_split, write_shards
 from tianti.tokens.tokenizer import Tokenizer
+
+_BALANCE = "balance.json"
 
 
 def train_tokenizer(
@@ -67,17 +70,33 @@ def build_tokens(
     Returns:
         For each split `documents`, `tokens` and `bytes`; and `balance` where that was asked for.
     """
-    tokenizer = Tokenizer.load(inputs["tokenizer"])
     metrics: dict[str, Any] = {}
     for split in (*SPLITS, LATE):
         path = inputs["corpus"] / split
-        if split != LATE or path.is_dir():
+        if split == LATE and not path.is_dir():
+            continue
+        if split == "train" and config.balance.wanted:
+            metrics |= _balanced_split(path, inputs["tokenizer"], out, config, display)
+        else:
             metrics[split] = _encoded_split(path, inputs["tokenizer"], out / split, config, display)
-    if config.balance.wanted:
-        metrics["train"], metrics["balance"] = _balanced(
-            config.balance, inputs["corpus"] / "train", tokenizer, out / "train"
-        )
     return metrics
+
+
+def _balanced_split(
+    path: Path, tokenizer: Path, out: Path, config: TokensStageConfig, display: Display
+) -> dict[str, Any]:
+    """Encodes the training split and writes it balanced; killed at any moment, it goes on."""
+    done = out / _BALANCE
+    if not done.is_file():
+        plain, made = out / ".unbalanced", out / ".balanced"
+        _encoded_split(path, tokenizer, plain, config, display)
+        shutil.rmtree(made, ignore_errors=True)
+        totals, found = _balanced(config.balance, path, Tokenizer.load(tokenizer), plain, made)
+        shutil.rmtree(out / "train", ignore_errors=True)
+        made.rename(out / "train")
+        write_json(done, {"train": totals, "balance": found})
+    shutil.rmtree(out / ".unbalanced", ignore_errors=True)
+    return read_json(done)
 
 
 def _encoded_split(
@@ -107,13 +126,9 @@ def _encoded_split(
 
 
 def _balanced(
-    config: BalanceConfig, corpus: Path, tokenizer: Tokenizer, folder: Path
+    config: BalanceConfig, corpus: Path, tokenizer: Tokenizer, plain: Path, folder: Path
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Writes the training split anew, each document as often as it is to come."""
-    plain = folder.with_name(".unbalanced")
-    if not plain.exists():
-        folder.rename(plain)
-    shutil.rmtree(folder, ignore_errors=True)
     split = TokenSplit.open(plain)
     lengths = split.document_lengths
     column = {"source": "source", "language": "language", "label": "label"}[config.by]
@@ -129,7 +144,6 @@ def _balanced(
         end_of_text=tokenizer.end_of_text,
     )
     before, after = token_counts(split), token_counts(split, decided.repeats)
-    shutil.rmtree(plain)
     return totals, {
         "by": config.by,
         "kinds": decided.kinds,

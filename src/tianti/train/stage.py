@@ -53,7 +53,12 @@ def train(
         settings = settings.model_copy(update={"compile": False})
     late = None
     if (inputs["tokens"] / LATE).is_dir():
-        late = _stream(inputs["tokens"] / LATE, shape.context, settings.batch_rows, settings.seed)
+        if TokenSplit.open(inputs["tokens"] / LATE).num_tokens > shape.context:
+            late = _stream(
+                inputs["tokens"] / LATE, shape.context, settings.batch_rows, settings.seed
+            )
+        else:
+            display.say(tr("Too few late copies for one row: they are left out"), "yellow")
     data = TrainData(
         train=_stream(
             inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed, late

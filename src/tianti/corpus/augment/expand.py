@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from tianti.errors import UserError, not_installed, os_errors_named
+from tianti.files import file_stamp
 from tianti.messages import tr
 
 _PIECES = re.compile(r"\s+|[A-Za-z0-9][\w'’-]*|[\u3400-\u9fff]+|[^\s]")
@@ -49,7 +50,6 @@ def _is_word(piece: str) -> bool:
     return piece[0].isalnum()
 
 
-@functools.lru_cache(maxsize=4)
 def load_synonyms(path: str | None) -> Synonyms:
     """Reads synonyms: our own short list, a table, or a WordNet folder.
 
@@ -60,6 +60,16 @@ def load_synonyms(path: str | None) -> Synonyms:
     Raises:
         UserError: there is no such file, or no synonyms in it.
     """
+    stamp = None
+    if path is not None:
+        place = Path(path).expanduser()
+        with os_errors_named(place):
+            stamp = file_stamp(place)
+    return _synonyms(path, stamp)
+
+
+@functools.lru_cache(maxsize=4)
+def _synonyms(path: str | None, stamp: tuple[int, int] | None) -> Synonyms:
     if path is None:
         text = resources.files("tianti.corpus.augment").joinpath("synonyms.json").read_text("utf-8")
         groups = [group.split() for groups in json.loads(text).values() for group in groups]

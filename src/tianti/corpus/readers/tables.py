@@ -86,8 +86,8 @@ def document_of_record(
             found = _field(record, source.label)
             label = None if found is _ABSENT or found is None else str(found)
         if len(record) > 1:
-            # Of a nested field, the whole record stays: it is not torn apart.
-            record.pop(name, None)
+            # The text is not said twice: what is private in it would stay in the other place.
+            record = _without(record, name)
             return Document(value, origin, record, label=label)
         return Document(value, origin, label=label)
     names = type(record).__name__
@@ -108,6 +108,14 @@ def document_of_record(
         ),
         start,
     )
+
+
+def _without(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """Gives a record without a field, told by its name or its dotted path."""
+    if name in record or "." not in name:
+        return {key: value for key, value in record.items() if key != name}
+    first, rest = name.split(".", 1)
+    return record | {first: _without(record[first], rest)}
 
 
 def _field(record: Any, name: str) -> Any:
