@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.corpus.building import build_from
+from tianti.corpus.batch import text_column
 from tianti.corpus.clean import clean_text, clean_texts
 from tianti.corpus.config import CleanConfig, CorpusConfig, Source
 from tianti.corpus.document import content_id
@@ -32,11 +33,14 @@ def test_cleaning_twice_changes_nothing_more(text):
     assert clean_text(once, CleanConfig()) == once
 
 
-@given(st.lists(st.text(alphabet="a\n\r\t \x00\x7f中é", max_size=40) | st.text(), max_size=6))
+ODD = st.text(alphabet="a\n\r\t \x00\x7f中é\u0301Ãâ€Â\xa0\xbf", max_size=40)
+
+
+@given(st.lists(ODD | st.text(), max_size=6), st.sampled_from(["NFC", "NFKC", "none"]))
 @settings(deadline=None)
-def test_cleaning_many_texts_is_cleaning_each(texts):
-    config = CleanConfig()
-    cleaned = clean_texts(texts, config)
+def test_cleaning_many_texts_is_cleaning_each(texts, form):
+    config = CleanConfig(normalize=form)
+    cleaned = clean_texts(text_column(texts), config)
     assert cleaned.column.to_pylist() == [clean_text(text, config) for text in texts]
     assert cleaned.bytes_in == sum(len(text.encode("utf-8", "replace")) for text in texts)
 

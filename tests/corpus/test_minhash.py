@@ -200,7 +200,7 @@ out = {
     "minhash": signatures(column),
     "statistics": np.stack([c.to_numpy() for c in document_statistics(column).values()]),
     "lengths": _lengths(data, offsets),
-    "needed": _what_is_needed(data, offsets),
+    "needed": _what_is_needed(data, offsets, True),
     "runs": _runs(data, offsets, 5, 8)[0],
     "lines": line_hashes(column).hashes,
     "scores": _scores(data, offsets, np.linspace(-1, 1, (1 << 20) + 1).astype(np.float32)),

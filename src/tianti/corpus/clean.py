@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tianti.corpus.batch import text_column
 from tianti.corpus.config import CleanConfig
-from tianti.corpus.kernels import kernel, text_buffers
+from tianti.corpus.kernels import code_point, kernel, text_buffers
 from tianti.errors import not_installed
 
 # What a text needs.
-UNTIDY, FOREIGN, ODD = 1, 2, 4
+UNTIDY, FOREIGN, ODD, PARTED = 1, 2, 4, 8
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _TRAILING_BLANKS = re.compile(r"[ \t]+\n")
 _MANY_EMPTY_LINES = re.compile(r"\n{4,}")
@@ -47,41 +48,42 @@ class Cleaned:
     bytes_in: int
 
 
-def clean_texts(texts: list[str], config: CleanConfig) -> Cleaned:
-    """Gives texts cleaned as `clean_text` does, most of them without leaving their bytes."""
-    column = text_column(texts)
+def clean_texts(column: pa.Array, config: CleanConfig) -> Cleaned:
+    """Gives a column of texts cleaned as `clean_text` does, most without leaving their bytes."""
     data, offsets = text_buffers(column)
     bytes_in = int(offsets[-1] - offsets[0])
-    flags = _what_is_needed(data, offsets)
+    flags = _what_is_needed(data, offsets, config.normalize == "NFC")
     if config.chinese != "keep" or config.c4_lines:
         flags |= ODD
+    flags[_odd_once_joined(column, flags, config)] |= ODD
     for place in np.flatnonzero(flags & (FOREIGN | ODD)).tolist():
-        if flags[place] & ODD or _is_denormal(texts[place], config):
+        if flags[place] & ODD or _is_denormal(column[place].as_py(), config):
             flags[place] |= ODD
-    odd = np.flatnonzero(flags & ODD).tolist()
-    if odd:
-        changed = texts[:]
-        for place in odd:
-            changed[place] = clean_text(texts[place], config)
-            # What is left of it needs no more.
-            flags[place] = 0
-        column = text_column(changed)
+    odd = np.flatnonzero(flags & ODD)
+    if len(odd):
+        cleaned = [clean_text(text, config) for text in column.take(pa.array(odd)).to_pylist()]
+        places = np.arange(len(column))
+        places[odd] = len(column) + np.arange(len(odd))
+        column = pa.concat_arrays([column, text_column(cleaned)]).take(pa.array(places))
         data, offsets = text_buffers(column)
+        # What is left of them needs no more.
+        flags[odd] = 0
     if not (flags & UNTIDY).any():
         return Cleaned(column, bytes_in)
     tidy, ends = _tidied(data, offsets, flags)
-    column = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(tidy))
+    column = pa.LargeStringArray.from_buffers(len(column), pa.py_buffer(ends), pa.py_buffer(tidy))
     return Cleaned(column, bytes_in)
 
 
-def text_column(texts: list[str]) -> pa.Array:
-    """Gives texts as a column; lone surrogates, which UTF-8 cannot hold, become question marks."""
-    try:
-        return pa.array(texts, pa.large_string())
-    except UnicodeEncodeError:
-        return pa.array(
-            [text.encode("utf-8", "replace").decode() for text in texts], pa.large_string()
-        )
+def _odd_once_joined(column: pa.Array, flags: np.ndarray, config: CleanConfig) -> np.ndarray:
+    """Gives the texts in which what control characters parted makes other characters together."""
+    parted = np.flatnonzero((flags & PARTED > 0) & (flags & ODD == 0))
+    if not len(parted):
+        return parted
+    data, offsets = text_buffers(column.take(pa.array(parted)))
+    joined = _tidied(data, offsets, np.full(len(parted), UNTIDY, np.uint8))
+    needed = _what_is_needed(*joined, config.normalize == "NFC")
+    return parted[needed & (FOREIGN | ODD) > 0]
 
 
 def _is_denormal(text: str, config: CleanConfig) -> bool:
@@ -89,9 +91,13 @@ def _is_denormal(text: str, config: CleanConfig) -> bool:
 
 
 @kernel
-def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _what_is_needed(data: np.ndarray, offsets: np.ndarray, composed: bool) -> np.ndarray:
     """Gives `UNTIDY` for texts with blanks or control characters to take out, `FOREIGN` for those
-    not in ASCII alone, `ODD` for those that seem to be in a wrong encoding."""
+    not in ASCII alone, `ODD` for those that seem to be in a wrong encoding, `PARTED` for those
+    where control characters may stand between what belongs together.
+
+    Where only NFC matters (`composed`), texts of characters that it leaves alone are not foreign.
+    """
     flags = np.zeros(len(offsets) - 1, np.uint8)
     for text in range(len(flags)):
         start, stop = offsets[text], offsets[text + 1]
@@ -109,13 +115,12 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
             control = (byte < np.uint8(0x20)) & (byte != np.uint8(0x0A)) & (byte != np.uint8(0x09))
             untidy += control | (byte == np.uint8(0x7F))
             returns += byte == np.uint8(0x0D)
-        if foreign:
+        if foreign and not (composed and _is_composed(piece)):
             flag |= FOREIGN
         if untidy:
             flag |= UNTIDY
         if foreign and untidy > returns:
-            # What a control character parted may make one character once it is gone.
-            flag |= ODD
+            flag |= PARTED
         elif latin:
             for at in range(start, stop):
                 if data[at] == 0xC3 and _is_mojibake(data, at, stop):
@@ -135,6 +140,46 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
             flag |= UNTIDY
         flags[text] = flag
     return flags
+
+
+@kernel
+def _is_composed(piece: np.ndarray) -> bool:
+    """Tells whether all characters are ones that NFC leaves alone, whatever stands beside them.
+
+    These are Latin up to U+02FF, Greek and Cyrillic letters, general punctuation, arrows, frames
+    and emoji, and what Chinese and Japanese are written with; others may be too.
+    """
+    at = 0
+    while at < len(piece):
+        first = piece[at]
+        if first < 0x80:
+            at += 1
+        elif first < 0xCC:
+            at += 2
+        elif 0xE4 <= first <= 0xE9:
+            # U+4000 to U+9FFF.
+            at += 3
+        elif first < 0xE0:
+            point = code_point(piece, at)
+            # Behind the combining marks: Greek has some that become others.
+            if not 0x388 <= point <= 0x482:
+                return False
+            at += 2
+        elif first < 0xF0:
+            point = code_point(piece, at)
+            punctuation = 0x2002 <= point <= 0x205F or 0x3001 <= point <= 0x3029
+            kana = 0x3041 <= point <= 0x3096 or 0x309B <= point <= 0x30FF
+            wide = 0xFF01 <= point <= 0xFFEE or 0x3400 <= point <= 0x3FFF
+            sign = 0x2100 <= point <= 0x2125 or 0x2190 <= point <= 0x21FF
+            sign |= 0x2460 <= point <= 0x27FF or 0xFE00 <= point <= 0xFE0F
+            if not (punctuation or kana or wide or sign):
+                return False
+            at += 3
+        else:
+            if not 0x1F000 <= code_point(piece, at) <= 0x1FAFF:
+                return False
+            at += 4
+    return True
 
 
 @kernel

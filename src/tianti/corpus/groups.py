@@ -19,7 +19,7 @@ from tianti.corpus.sources import file_state, format_of, list_files, source_stat
 from tianti.errors import Damaged
 from tianti.files import read_json
 
-VERSION = 3
+VERSION = 4
 GROUP_BYTES = 32 << 20
 
 

@@ -26,14 +26,15 @@ def _forget_stale_kernels() -> None:
     with the old one.
     """
     root = Path(__file__).parents[1]
-    sources = sorted((*root.glob("corpus/*.py"), *root.glob("tokens/*.py")))
+    folders = [root / name for name in ("corpus", "corpus/readers", "tokens")]
+    sources = [source for folder in folders for source in sorted(folder.glob("*.py"))]
     state = str([(source.name, source.stat().st_mtime_ns) for source in sources])
     stamp = root / "corpus" / "__pycache__" / "kernels.stamp"
     with contextlib.suppress(OSError):
         if stamp.is_file() and stamp.read_text() == state:
             return
-        for folder in ("corpus", "tokens"):
-            for path in (root / folder / "__pycache__").glob("*.nb[ic]"):
+        for folder in folders:
+            for path in (folder / "__pycache__").glob("*.nb[ic]"):
                 path.unlink(missing_ok=True)
         stamp.parent.mkdir(exist_ok=True)
         stamp.write_text(state)

@@ -140,11 +140,10 @@ def _learn(
     """Descends the logistic loss, text by text, with a rate that falls to nothing."""
     room = _room(offsets)
     words = np.empty(room, np.uint64)
-    spans = np.empty((0, 2), np.int64)
     features = np.empty(2 * room, np.int64)
     for step in range(len(order)):
         text = order[step]
-        count = words_of(data, offsets[text], offsets[text + 1], words, spans)
+        count = words_of(data, offsets[text], offsets[text + 1], words, None)
         total = _features(words, count, features)
         if total == 0:
             continue
@@ -160,11 +159,10 @@ def _learn(
 def _scores(data: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     room = _room(offsets)
     words = np.empty(room, np.uint64)
-    spans = np.empty((0, 2), np.int64)
     features = np.empty(2 * room, np.int64)
     out = np.empty(len(offsets) - 1, np.float32)
     for text in range(len(out)):
-        count = words_of(data, offsets[text], offsets[text + 1], words, spans)
+        count = words_of(data, offsets[text], offsets[text + 1], words, None)
         total = _features(words, count, features)
         out[text] = 1.0 / (1.0 + np.exp(-_logit(features, total, weights)))
     return out

@@ -84,14 +84,14 @@ def _common(hashes: np.ndarray, counts: np.ndarray, least: int) -> np.ndarray:
 
 def count_lines(task: dict[str, Any]) -> None:
     """Writes the hashes of a group's lines and in how many of its documents each stands."""
-    from tianti.corpus.prepare import batches, read_files
+    from tianti.corpus.prepare import read_batches
 
     source = Source.model_validate(task["source"])
     config = PrepareConfig.model_validate({**task["settings"], "sources": []})
     bad: list[BadInput] = []
     found = []
-    for batch in batches(read_files(task["files"], source, config, bad)):
-        lines = line_hashes(clean_texts([document.text for document in batch], config.clean).column)
+    for batch in read_batches(task["files"], source, config, bad):
+        lines = line_hashes(clean_texts(batch.texts, config.clean).column)
         pairs = np.unique(np.stack([lines.hashes, lines.texts.astype(np.uint64)]), axis=1)
         found.append(pairs[0])
     hashes, counts = np.unique(

@@ -10,6 +10,8 @@ one hash alone, the same for all entries of a text of one n-gram.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -28,7 +30,6 @@ HASHES = 108
 # A text with fewer n-grams is one n-gram as a whole.
 FEW = 10
 _BASE = 0x9E3779B97F4A7C15
-NO_SPANS = np.empty((0, 2), np.int64)
 _SPREAD = np.uint32(0x9E3779B1)
 _generator = np.random.Generator(np.random.PCG64(20231))
 # Odd factors, so that each map of 32-bit numbers is one to one.
@@ -79,7 +80,7 @@ def shingle_hashes(data: np.ndarray, ngram: int) -> np.ndarray:
         ngram: words to an n-gram.
     """
     words = np.empty(len(data) + 1, np.uint64)
-    count = words_of(data, 0, len(data), words, NO_SPANS)
+    count = words_of(data, 0, len(data), words, None)
     return _shingles(words, count, ngram)
 
 
@@ -95,71 +96,68 @@ def _minima(hashes: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: np.ndarray) -> int:
+def words_of(data: np.ndarray, start: int, stop: int, words: np.ndarray, spans: Any) -> Any:
     """Writes a hash for each word and gives their number.
+
+    Numbers are without a sign throughout, which spares a test for each byte; and as none can
+    foretell where a word ends, it is written down after each of its characters, and counts once it
+    has ended.
 
     Args:
         data: UTF-8 bytes.
         start: where the text begins.
         stop: where it ends.
-        words: room for the hashes.
-        spans: `(words, 2)` room for where each begins and ends, or no room at all.
+        words: room for the hashes, one more than there are bytes.
+        spans: room for where each begins and ends, as long as `words`, `(words, 2)`; or None.
     """
-    count = 0
-    at = start
-    value = np.uint64(0)
-    begin = -1
-    placed = len(spans) > 0
-    while at < stop:
+    at, end, count = np.uint64(start), np.uint64(stop), np.uint64(0)
+    value = inside = zero = np.uint64(0)
+    one = np.uint64(1)
+    begin = at
+    while at < end:
         byte = data[at]
-        letter = _LOWER[byte]
-        if letter:
-            if begin < 0:
-                begin = at
-            while letter:
-                # Nine characters of seven bits lie side by side in 64; of longer words they mix.
-                value = (value << np.uint64(7) | value >> np.uint64(57)) ^ np.uint64(letter)
-                at += 1
-                letter = _LOWER[data[at]] if at < stop else np.uint8(0)
-            continue
         if byte < 0x80:
-            if begin >= 0:
-                words[count] = mix(value)
-                if placed:
-                    spans[count, 0], spans[count, 1] = begin, at
-                count += 1
-                value = np.uint64(0)
-                begin = -1
-            at += 1
+            letter = np.uint64(_LOWER[byte])
+            goes_on = np.uint64(letter != zero)
+            words[count] = value
+            if spans is not None:
+                begin = begin if inside else at
+                spans[count, 0], spans[count, 1] = begin, at
+            count += inside & (one ^ goes_on)
+            # Nine characters of seven bits lie side by side in 64; of longer words they mix.
+            turned = (value << np.uint64(7) | value >> np.uint64(57)) ^ letter
+            value = turned if goes_on else zero
+            inside = goes_on
+            at += one
             continue
-        point = code_point(data, at)
-        size = width(byte)
         # E5 to E9 begin U+5000 to U+9FFF: nearly all Chinese characters there are in text.
-        character = 0xE5 <= byte <= 0xE9 or is_cjk(point)
+        common = 0xE5 <= byte <= 0xE9
+        point = code_point(data, at)
+        size = np.uint64(3 if common else width(byte))
+        character = common or is_cjk(point)
         if character or is_separator(point):
-            if begin >= 0:
-                words[count] = mix(value)
-                if placed:
-                    spans[count, 0], spans[count, 1] = begin, at
-                count += 1
-                value = np.uint64(0)
-                begin = -1
+            words[count] = value
+            if spans is not None:
+                spans[count, 0], spans[count, 1] = begin, at
+            count += inside
+            value = inside = zero
             if character:
-                words[count] = mix(np.uint64(point))
-                if placed:
+                words[count] = np.uint64(point)
+                if spans is not None:
                     spans[count, 0], spans[count, 1] = at, at + size
-                count += 1
+                count += one
         else:
             value = (value ^ np.uint64(point)) * np.uint64(_BASE)
-            if begin < 0:
-                begin = at
+            begin = begin if inside else at
+            inside = one
         at += size
-    if begin >= 0:
-        words[count] = mix(value)
-        if placed:
-            spans[count, 0], spans[count, 1] = begin, stop
-        count += 1
-    return count
+    words[count] = value
+    if spans is not None:
+        spans[count, 0], spans[count, 1] = begin, end
+    total = np.int64(count + inside)
+    for index in range(total):
+        words[index] = mix(words[index])
+    return total
 
 
 @kernel
@@ -198,10 +196,9 @@ def _signatures(
     for text in range(num_texts):
         longest = max(longest, offsets[text + 1] - offsets[text])
     words = np.empty(longest + 1, np.uint64)
-    spans = np.empty((0, 2), np.int64)
     least = np.empty(num_hashes, np.uint32)
     for text in range(num_texts):
-        count = words_of(data, offsets[text], offsets[text + 1], words, spans)
+        count = words_of(data, offsets[text], offsets[text + 1], words, None)
         hashes = _shingles(words, count, ngram)
         least[:] = np.uint32(0xFFFFFFFF)
         # Four at a time: factors, addends and minima are fetched once for all of them.

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tianti.corpus.clean import clean_texts, text_column
+from tianti.corpus.batch import Batch, gathered, text_column
+from tianti.corpus.clean import clean_texts
 from tianti.corpus.config import PrepareConfig, QualityConfig, Source
 from tianti.corpus.document import BadInput, Document, content_ids
 from tianti.corpus.groups import Group, finished, plan_groups, remove_leftovers
@@ -22,9 +23,9 @@ from tianti.corpus.lines import LineFilter, find_lines, wants_lines
 from tianti.corpus.measures import measures
 from tianti.corpus.readers.opening import Piece
 from tianti.corpus.references import REFERENCES, build_references
-from tianti.corpus.sources import format_of, read_piece
+from tianti.corpus.sources import format_of, read_piece_batches
 from tianti.corpus.steps import Steps, text_bytes_of
-from tianti.corpus.table import BATCH_CHARS, BATCH_ROWS, TableWriter, columns_of
+from tianti.corpus.table import TableWriter, columns_of
 from tianti.files import atomic_open, fsync_folder, json_text, save_npy, write_json
 
 FUNCTION = "tianti.corpus.prepare:prepare_group"
@@ -110,7 +111,7 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     digests: list[np.ndarray] = []
     partial = out / f".{name}.parquet.tmp"
     with _without_collection(), TableWriter(partial, codec="none") as writer:
-        found = batches(read_files(task["files"], source, config, bad))
+        found = read_batches(task["files"], source, config, bad)
         while (batch := maker.read(found)) is not None:
             table = maker.table(batch)
             with maker.steps.timed("write"):
@@ -193,10 +194,16 @@ def _with_hash(file: dict[str, Any]) -> dict[str, Any]:
     return {**file, "sha256": digest.hexdigest()}
 
 
-def read_files(
+def read_batches(
     files: list[dict[str, Any]], source: Source, config: PrepareConfig, bad: list[BadInput]
-) -> Iterator[Document]:
+) -> Iterator[Batch]:
     """Gives the documents of a group's files; what is wrong with any is added to `bad`."""
+    yield from gathered(_read_files(files, source, config, bad))
+
+
+def _read_files(
+    files: list[dict[str, Any]], source: Source, config: PrepareConfig, bad: list[BadInput]
+) -> Iterator[Document | Batch]:
     for file in files:
         if "builtin" in file:
             from tianti.corpus.python_docs import python_docs
@@ -204,25 +211,11 @@ def read_files(
             yield from python_docs()
             continue
         piece = Piece(file["path"], file["start"], file["stop"] if file["part"] else None)
-        for item in read_piece(piece, source, config.clean.html):
-            if isinstance(item, Document):
-                yield item
-            else:
+        for item in read_piece_batches(piece, source, config.clean.html):
+            if isinstance(item, BadInput):
                 bad.append(item)
-
-
-def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Gives documents in batches that bound what is in memory."""
-    batch: list[Document] = []
-    chars = 0
-    for document in documents:
-        batch.append(document)
-        chars += len(document.text)
-        if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch
+            else:
+                yield item
 
 
 class _Maker:
@@ -244,12 +237,12 @@ class _Maker:
         self.counts = dict.fromkeys(("documents", "bytes_in", "bytes", "redacted"), 0)
         self.steps = Steps()
 
-    def read(self, found: Iterator[list[Document]]) -> list[Document] | None:
+    def read(self, found: Iterator[Batch]) -> Batch | None:
         """Gives the next batch, None at the end."""
         with self.steps.timed("read"):
             return next(found, None)
 
-    def table(self, batch: list[Document]) -> pa.Table:
+    def table(self, batch: Batch) -> pa.Table:
         """Gives a batch as a table."""
         column = self._text(batch)
         with self.steps.timed("measure"):
@@ -265,10 +258,10 @@ class _Maker:
         self.counts["bytes"] += int(columns["bytes"].to_numpy().sum())
         return pa.table(columns)
 
-    def _text(self, batch: list[Document]) -> pa.Array:
+    def _text(self, batch: Batch) -> pa.Array:
         """Gives the texts as they stay."""
         with self.steps.timed("clean"):
-            cleaned = clean_texts([document.text for document in batch], self._config.clean)
+            cleaned = clean_texts(batch.texts, self._config.clean)
         column, size = cleaned.column, cleaned.bytes_in
         self.counts["bytes_in"] += size
         size = self._noted("clean", size, column)

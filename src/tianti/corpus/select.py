@@ -133,11 +133,9 @@ def id_hashes(ids: pa.ChunkedArray) -> np.ndarray:
         data = np.frombuffer(chunk.buffers()[2], np.uint8)
         offset = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset]
         digits = data[offset : offset + 32 * len(chunk)].reshape(-1, 32)[:, :16]
-        values = np.where(digits >= 97, digits - 87, digits - 48).astype(np.uint64)
-        number = np.zeros(len(values), np.uint64)
-        for place in range(16):
-            number = number << np.uint64(4) | values[:, place]
-        out.append(number)
+        halves = np.where(digits >= 97, digits - 87, digits - 48)
+        whole = np.ascontiguousarray(halves[:, ::2] << 4 | halves[:, 1::2])
+        out.append(whole.view(">u8").reshape(-1).astype(np.uint64))
     return np.concatenate(out) if out else np.zeros(0, np.uint64)
 
 
@@ -202,13 +200,20 @@ def _drop_exact(chosen: Selection, hashes: np.ndarray, best: np.ndarray) -> None
     ids = chosen.ids.take(pa.array(np.concatenate([order[same], order[same - 1]]))).to_pylist()
     alike = np.array([a == b for a, b in zip(ids[: len(same)], ids[len(same) :], strict=True)])
     same = same[alike]
-    starts = np.setdiff1d(np.arange(len(order)), same)
+    starts = _others(len(order), same)
     first = order[starts[np.searchsorted(starts, same, side="right") - 1]]
     which = np.zeros(len(hashes), bool)
     which[order[same]] = True
     chosen.cluster[order[same]] = first
     chosen.kind[order[same]] = 1
     _drop(chosen, which, "exact_duplicate")
+
+
+def _others(count: int, places: np.ndarray) -> np.ndarray:
+    """Gives all places but these."""
+    left = np.ones(count, bool)
+    left[places] = False
+    return np.flatnonzero(left)
 
 
 def _near_clusters(
@@ -235,7 +240,7 @@ def _drop_worse(
     order = kept[np.lexsort((best[kept], roots[kept]))]
     ordered = roots[order]
     same = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
-    starts = np.setdiff1d(np.arange(len(order)), same)
+    starts = _others(len(order), same)
     worse = order[same]
     chosen.cluster[worse] = order[starts[np.searchsorted(starts, same, side="right") - 1]]
     chosen.kind[worse] = kind

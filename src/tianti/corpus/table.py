@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tianti.corpus.document import Document
+from tianti.corpus.batch import Batch, different_kinds
 from tianti.corpus.kernels import text_buffers
 from tianti.errors import os_errors_named
 
@@ -30,39 +29,19 @@ SCHEMA = pa.schema(
         ("augmented", pa.string()),
     ]
 )
-BATCH_ROWS = 4096
-BATCH_CHARS = 8_000_000
 
 
-def _readable(name: str) -> str:
-    """Gives a name with the bytes that are not UTF-8 written out."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def columns_of(documents: list[Document], source: str, split: str | None) -> dict[str, Any]:
+def columns_of(batch: Batch, source: str, split: str | None) -> dict[str, Any]:
     """Gives the columns of a batch of documents, text and id left out."""
-    count = len(documents)
-    columns: dict[str, Any] = {
-        "source": pa.array([source] * count, pa.string()),
-        "origin": pa.array([_readable(document.origin) for document in documents], pa.string()),
-        "split": pa.array([split] * count, pa.string()),
-        "label": pa.array([document.label for document in documents], pa.string()),
-        "meta": pa.array([_as_json(document.meta) for document in documents], pa.string()),
+    count = len(batch)
+    return {
+        "source": pa.repeat(pa.scalar(source, pa.string()), count),
+        "origin": batch.origins,
+        "split": pa.repeat(pa.scalar(split, pa.string()), count),
+        "label": batch.labels,
+        "meta": batch.metas,
+        **batch.media,
     }
-    names = {name for document in documents if document.media for name in document.media}
-    for name in sorted(names):
-        columns[name] = pa.array([(document.media or {}).get(name) for document in documents])
-    return columns
-
-
-def _as_json(meta: dict[str, Any]) -> str | None:
-    if not meta:
-        return None
-    try:
-        return orjson.dumps(meta, option=orjson.OPT_SORT_KEYS).decode()
-    except TypeError:
-        # Lone surrogates and large integers, which the fast writer refuses.
-        return json.dumps(meta, ensure_ascii=True, sort_keys=True)
 
 
 def _compression_of(schema: pa.Schema, codec: str) -> dict[str, str]:
@@ -79,7 +58,7 @@ def _is_media(kind: pa.DataType) -> bool:
 
 
 class TableWriter:
-    """Writes tables to one Parquet file; columns that come later than the first are added."""
+    """Writes tables to one Parquet file; columns may come, or get wider, after the first table."""
 
     def __init__(self, path: Path, codec: str = "zstd"):
         self.path = path
@@ -88,22 +67,50 @@ class TableWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, table: pa.Table) -> None:
-        """Adds a table, as one row group."""
+        """Adds a table, as one row group.
+
+        Raises:
+            UserError: it holds other kinds of values in a column than the tables before.
+        """
         with os_errors_named(self.path):
             if self._writer is None:
-                schema = table.schema
-                self._writer = pq.ParquetWriter(
-                    self.path,
-                    schema,
-                    compression=_compression_of(schema, self._codec),
-                    # Of texts and hashes no two are alike: a dictionary would only cost.
-                    use_dictionary=["source", "split", "label", "language"],
-                    write_statistics=False,
-                )
+                self._writer = self._opened(table.schema)
             elif table.schema != self._writer.schema:
-                table = _fitted(table, self._writer.schema)
+                schema = self._common_schema(table.schema)
+                if schema != self._writer.schema:
+                    self._rewrite(schema)
+                table = _fitted(table, schema)
             self._writer.write_table(table)
         self.rows += table.num_rows
+
+    def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            self.path,
+            schema,
+            compression=_compression_of(schema, self._codec),
+            # Of texts and hashes no two are alike: a dictionary would only cost.
+            use_dictionary=["source", "split", "label", "language"],
+            write_statistics=False,
+        )
+
+    def _common_schema(self, other: pa.Schema) -> pa.Schema:
+        assert self._writer is not None
+        try:
+            return pa.unify_schemas([self._writer.schema, other], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise different_kinds(error, self.path) from error
+
+    def _rewrite(self, schema: pa.Schema) -> None:
+        """Gives what is written already the columns of what comes."""
+        assert self._writer is not None
+        self._writer.close()
+        before = self.path.with_name(f"{self.path.name}.before")
+        os.replace(self.path, before)
+        self._writer = self._opened(schema)
+        with pq.ParquetFile(before) as file:
+            for group in range(file.num_row_groups):
+                self._writer.write_table(_fitted(file.read_row_group(group), schema))
+        before.unlink()
 
     def close(self) -> None:
         """Finishes the file."""

@@ -22,6 +22,7 @@ MAX_RECORD_BYTES = 64 << 20
 BOMB_BYTES = 256 << 20
 BOMB_RATIO = 200
 _BLOCK = 1 << 20
+_MEGABYTES = 8 << 20
 # What xz -9 needs, four times: a damaged head asks for anything up to 4 GiB.
 _XZ_MEMORY = 256 << 20
 _MARKS = ((b"\x1f\x8b\x08", ".gz"), (b"\x28\xb5\x2f\xfd", ".zst"), (b"\x04\x22\x4d\x18", ".lz4"))
@@ -218,6 +219,65 @@ def read_all(piece: Piece, limit: int = MAX_RECORD_BYTES) -> bytes:
     return data
 
 
+def read_blocks(piece: Piece) -> Iterator[tuple[int, memoryview | None]]:
+    """Gives whole lines, some megabytes of them together.
+
+    Yields:
+        Byte where they begin and the lines; None in place of a line that is longer than a record
+        may be. A file that breaks gives what comes before.
+    """
+    at, skipped = piece.start, 0
+    rest = b""
+    for data in _megabytes(piece):
+        if skipped:
+            cut = data.find(b"\n") + 1
+            skipped += cut or len(data)
+            if not cut:
+                continue
+            yield at, None
+            at, skipped, data = at + skipped, 0, data[cut:]
+        data = rest + data if rest else data
+        if len(rest) > MAX_RECORD_BYTES - _MEGABYTES:
+            first = data.find(b"\n") + 1
+            if first > MAX_RECORD_BYTES:
+                yield at, None
+                at, data = at + first, data[first:]
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            yield at, memoryview(data)[:cut]
+        at, rest = at + cut, data[cut:]
+        if len(rest) >= MAX_RECORD_BYTES:
+            skipped, rest = len(rest), b""
+    if skipped or rest:
+        yield at, None if skipped else memoryview(rest)
+
+
+def _megabytes(piece: Piece) -> Iterator[bytes]:
+    """Gives the bytes of a piece; of a file that breaks, those before."""
+    with open_piece(piece) as stream:
+        left = None if piece.stop is None else piece.stop - piece.start
+        # Of what is decompressed little is lost where it breaks.
+        plain = not isinstance(getattr(stream, "raw", None), _Decompressed)
+        size, together = (_MEGABYTES, 1) if plain else (_BLOCK, _MEGABYTES // _BLOCK)
+        broken: BrokenFile | OSError | None = None
+        while broken is None and (left is None or left > 0):
+            data: list[bytes] = []
+            try:
+                while len(data) < together and (
+                    block := stream.read(size if left is None else min(size, left))
+                ):
+                    data.append(block)
+                    left = None if left is None else left - len(block)
+            except (BrokenFile, OSError) as error:
+                broken = error
+            if not data and broken is None:
+                return
+            if data:
+                yield data[0] if len(data) == 1 else b"".join(data)
+        if broken is not None:
+            raise broken
+
+
 def read_lines(piece: Piece) -> Iterator[tuple[int, int, bytes | None]]:
     """Gives the lines of a piece without holding it whole.
 
@@ -240,14 +300,16 @@ def read_lines(piece: Piece) -> Iterator[tuple[int, int, bytes | None]]:
             held += len(first)
             for line in whole:
                 number += 1
-                yield number, at, None if skipped else rest[0] if len(rest) == 1 else b"".join(rest)
+                long = skipped or held >= MAX_RECORD_BYTES
+                yield number, at, None if long else rest[0] if len(rest) == 1 else b"".join(rest)
                 at += held + 1 + skipped
                 rest, held, skipped = [line], len(line), 0
-            if held > MAX_RECORD_BYTES:
+            if held >= MAX_RECORD_BYTES:
                 skipped += held
                 rest, held = [], 0
     if held or skipped:
-        yield number + 1, at, None if skipped else b"".join(rest)
+        long = skipped or held >= MAX_RECORD_BYTES
+        yield number + 1, at, None if long else b"".join(rest)
 
 
 def file_size(path: str) -> int:

@@ -16,6 +16,7 @@ from tianti.corpus.readers.opening import MAX_RECORD_BYTES, Piece, open_piece, r
 from tianti.corpus.readers.plain import bad_encoding
 from tianti.messages import tr
 
+BOM = b"\xef\xbb\xbf"
 MEDIA = ("image", "images", "audio", "video")
 _MAX_HEAD_CHARS = 1 << 20
 _ABSENT = object()
@@ -25,22 +26,30 @@ def read_jsonl(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     """Gives a document for each line; a bad line is named and the next one read."""
     head = piece.path if piece.start == 0 else f"{piece.path}@{piece.start}"
     for number, start, line in read_lines(piece):
-        if line is not None and (not line or line.isspace()):
-            continue
         origin = f"{head}:{number}"
         if line is None:
-            yield _too_long(origin, start)
+            yield too_long(origin, start)
             continue
-        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-            line = line[3:]
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            record = _load_slowly(line, origin, start)
-            if isinstance(record, BadInput):
-                yield record
-                continue
-        yield document_of_record(record, origin, source, start)
+        if number == 1:
+            line = line.removeprefix(BOM)
+        item = document_of_line(line, origin, source, start)
+        if item is not None:
+            yield item
+
+
+def document_of_line(
+    line: bytes, origin: str, source: Source, start: int
+) -> Document | BadInput | None:
+    """Gives the document of a line of JSONL, or what is wrong with it; None where it is blank."""
+    if not line or line.isspace():
+        return None
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        record = _load_slowly(line, origin, start)
+        if isinstance(record, BadInput):
+            return record
+    return document_of_record(record, origin, source, start)
 
 
 def _load_slowly(line: bytes, origin: str, start: int) -> Any:
@@ -62,7 +71,8 @@ def _load_slowly(line: bytes, origin: str, start: int) -> Any:
         )
 
 
-def _too_long(origin: str, start: int) -> BadInput:
+def too_long(origin: str, start: int) -> BadInput:
+    """Gives what is wrong with a line that no record should be."""
     return BadInput(
         origin,
         tr("this line is longer than {limit} MiB", limit=MAX_RECORD_BYTES >> 20),
