@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import tianti
-from tianti.corpus.filters import RULES
 from tianti.corpus.overview import STATISTICS
+from tianti.corpus.rules import RULES
 from tianti.messages import LANGUAGES, catalogue, current_language, tr
 
 PACKAGE = Path(tianti.__file__).parent

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.corpus.building import build_from
 from tianti.corpus.batch import text_column
@@ -156,3 +157,49 @@ def test_a_corpus_too_small_for_its_split_is_told(tmp_path):
     (tmp_path / "in" / "a.txt").write_text("just long enough to be one document")
     with pytest.raises(UserError, match=r"too small for its split: 1 documents.*Add text"):
         build(tmp_path / "in", tmp_path / "out")
+
+
+SOURCE = {"path": "a", "name": "one"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"quality": {"thresholds": {"top_5_gram": 0.1}}}, "no rule top_5_gram"),
+        ({"languages": {"keep": ["en", "cn"]}}, "cn"),
+        ({"balance": {"weights": {"two": 1.0}}}, "no source is called two"),
+        ({"balance": {"by": "language", "temperature": 2.0}}, "languages.detect"),
+        ({"balance": {"by": "label", "temperature": 2.0}}, "label field"),
+    ],
+)
+def test_settings_that_name_what_is_not_there_are_refused(settings, what):
+    with pytest.raises(ValidationError, match=what):
+        CorpusConfig.model_validate({"sources": [SOURCE], **settings})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "synonym", "synonyms": "nowhere.txt"},
+        {"kind": "paraphrase", "model": "nowhere"},
+        {"kind": "back_translate", "there": "nowhere", "back": "nowhere"},
+    ],
+)
+def test_what_the_last_step_needs_is_looked_for_first(tmp_path, change):
+    (tmp_path / "a.txt").write_text("Some text that would be read first.")
+    with pytest.raises(UserError) as caught:
+        build(tmp_path / "a.txt", tmp_path / "out", augment=[change])
+    assert "nowhere" in str(caught.value.where)
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_a_broken_file_stops_the_work_when_it_is_met(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("no record\n")
+    for name in ("b", "c"):
+        # Each is a group of its own.
+        (folder / f"{name}.txt").write_text("A line of text.\n" * (33 << 16))
+    with pytest.raises(UserError, match="not JSON"):
+        build(folder, tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*.parquet"))) <= 1

@@ -265,6 +265,14 @@ def test_a_csv_without_the_column_names_those_it_has(tmp_path):
     assert "found: body, n" in bad.reason
 
 
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "utf-8-sig"])
+def test_csv_of_spreadsheets_is_read(tmp_path, encoding):
+    data = f"编号,text\r\n1,{ZH}\r\n2,{ZH * 2000}\r\n".encode(encoding)
+    items = read_bytes(tmp_path, "a.csv", data)
+    assert texts_of(items) == [ZH, ZH * 2000]
+    assert items[0].meta == {"编号": "1"}
+
+
 @pytest.mark.parametrize(
     "data", [b"te\xffxt,n\nx,1\n", b"text,n\n\xffx,1\n"], ids=["in the head line", "in a row"]
 )

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from tianti.corpus.rules import RULE_NAMES
 from tianti.messages import tr
 from tianti.units import Count
 
@@ -161,6 +162,23 @@ class LanguageConfig(Step):
     detect: bool = Field(False, description="Name the language of every document.")
     keep: list[str] | None = Field(None, description="Only these, such as [en, zh].")
 
+    @field_validator("keep")
+    @classmethod
+    def _codes_are_known(cls, value: list[str] | None) -> list[str] | None:
+        if value:
+            from tianti.corpus.language import language_codes
+
+            known = language_codes()
+            if unknown := [code for code in value if code not in known]:
+                raise ValueError(
+                    tr(
+                        "no code of a language that can be told: {names} (known: {known})",
+                        names=", ".join(unknown),
+                        known=" ".join(sorted(known)),
+                    )
+                )
+        return value
+
     @property
     def wanted(self) -> bool:
         """Whether languages are to be told."""
@@ -198,6 +216,19 @@ class QualityConfig(Step):
     )
     classifier: ClassifierConfig | None = Field(None, description="Learned quality.")
     perplexity: PerplexityConfig | None = Field(None, description="Likelihood under n-grams.")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _rules_are_known(cls, value: dict[str, float | None]) -> dict[str, float | None]:
+        if unknown := [name for name in value if name not in RULE_NAMES]:
+            raise ValueError(
+                tr(
+                    "there is no rule {names} (rules: {known})",
+                    names=", ".join(unknown),
+                    known=", ".join(sorted(RULE_NAMES)),
+                )
+            )
+        return value
 
     def measured(self) -> QualityConfig:
         """The settings that decide what is measured: thresholds are not among them."""
@@ -399,6 +430,27 @@ class CorpusConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; the number of cores when not given."
     )
+
+    @model_validator(mode="after")
+    def _kinds_can_be_told(self) -> CorpusConfig:
+        balance = self.balance
+        if not balance.wanted:
+            return self
+        if balance.by == "language" and not self.languages.wanted:
+            raise ValueError(tr("balance.by: language needs languages.detect: true"))
+        if balance.by == "label" and all(source.label is None for source in self.sources):
+            raise ValueError(tr("balance.by: label needs a source that names its label field"))
+        titles = {source.title for source in self.sources}
+        unknown = [name for name in balance.weights or {} if name not in titles]
+        if balance.by == "source" and unknown:
+            raise ValueError(
+                tr(
+                    "balance.weights: no source is called {names} (sources: {known})",
+                    names=", ".join(unknown),
+                    known=", ".join(sorted(titles)),
+                )
+            )
+        return self
 
 
 @dataclass(frozen=True)

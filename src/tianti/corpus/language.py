@@ -6,6 +6,7 @@ anew) where it is not.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -35,6 +36,16 @@ class Language:
     code: str
     sure: bool
     share: float
+
+
+@functools.cache
+def language_codes() -> frozenset[str]:
+    """Gives the codes of all languages that can be told, and `und`."""
+    import pycld2
+
+    # Those with two x are scripts; the last three only the second detector knows.
+    codes = {_code(code) for _, code in pycld2.LANGUAGES if not code.startswith("xx")}
+    return frozenset(codes - {"un"} | {UNKNOWN, "an", "se", "wa"})
 
 
 def detect_language(text: str, *, thorough: bool = True) -> Language:

@@ -58,29 +58,62 @@ def prepare_documents(
     Raises:
         UserError: a source cannot be read.
     """
+    check_materials(config)
     with display.task("documents", unit="docs") as task:
+
+        def note(manifest: dict[str, Any], num_bytes: int) -> None:
+            task.advance(manifest["documents"])
+            if config.on_bad_input == "stop":
+                _stop_at_bad_input(out, [manifest])
+
         manifests = prepare(
             prepare_config(config),
             out,
             runner=config.engine,
             workers=config.workers,
-            on_group=lambda manifest, num_bytes: task.advance(manifest["documents"]),
+            on_group=note,
         )
-    bad = _quarantined(out, manifests)
-    if bad and config.on_bad_input == "stop":
-        raise UserError(
-            bad[0]["reason"],
-            where=bad[0]["origin"],
-            remedy=tr(
-                "{remedy}; or leave such inputs out with corpus.on_bad_input=quarantine",
-                remedy=bad[0]["remedy"],
-            ),
-        )
+    if config.on_bad_input == "stop":
+        # Groups of an earlier run may hold some too.
+        _stop_at_bad_input(out, manifests)
+    write_lines(out / QUARANTINE, _quarantined(out, manifests))
     names = ("documents", "bytes_in", "bytes", "redacted", "bad_inputs")
     return {name: sum(manifest[name] for manifest in manifests) for name in names} | {
         "groups": len(manifests),
         "steps": added_up([manifest["steps"] for manifest in manifests]),
     }
+
+
+def check_materials(config: CorpusConfig) -> None:
+    """Makes sure that what the last steps need is there before the first begins.
+
+    Raises:
+        UserError: a table of synonyms or a model is missing.
+    """
+    for change in config.augment:
+        if change.synonyms is not None:
+            from tianti.corpus.augment.expand import load_synonyms
+
+            load_synonyms(change.synonyms)
+        for model in (change.model, change.there, change.back):
+            if model is not None and not Path(model).expanduser().is_dir():
+                raise UserError(
+                    tr("no such model folder"),
+                    where=model,
+                    remedy=tr("Give the folder of a run or of a model"),
+                )
+
+
+def _stop_at_bad_input(out: Path, manifests: list[dict[str, Any]]) -> None:
+    for bad in _quarantined(out, manifests)[:1]:
+        raise UserError(
+            bad["reason"],
+            where=bad["origin"],
+            remedy=tr(
+                "{remedy}; or leave such inputs out with corpus.on_bad_input=quarantine",
+                remedy=bad["remedy"],
+            ),
+        )
 
 
 def _quarantined(out: Path, manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -92,7 +125,6 @@ def _quarantined(out: Path, manifests: list[dict[str, Any]]) -> list[dict[str, A
         path = out / f"{manifest['name']}.{QUARANTINE}"
         if path.is_file():
             rows += [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-    write_lines(out / QUARANTINE, rows)
     return rows
 
 

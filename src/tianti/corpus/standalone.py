@@ -78,7 +78,7 @@ def redact_file(
     for record, item in _records(path, field):
         if isinstance(item, Document):
             text, found = redact(item.text, tuple(kinds) or KINDS)
-            record = _with_text(item.meta, field, text) | {"origin": record["origin"]}
+            record = {"origin": item.origin, **_with_text(item.meta, field, text)}
             if spans:
                 record["spans"] = [
                     {"start": span.start, "end": span.end, "kind": span.kind} for span in found
@@ -92,7 +92,8 @@ def _records(path: str, field: str) -> Iterator[tuple[Row, Document | BadInput]]
         if isinstance(item, BadInput):
             yield _bad_row(item), item
         else:
-            yield _with_text(item.meta, field, item.text) | {"origin": item.origin}, item
+            # A record that says where it comes from itself is believed.
+            yield {"origin": item.origin, **_with_text(item.meta, field, item.text)}, item
 
 
 def _with_text(meta: Row, field: str, text: str) -> Row:

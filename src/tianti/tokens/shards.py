@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from tianti.errors import Damaged
+from tianti.errors import Damaged, os_errors_named
 from tianti.files import check_files, describe_files, read_json, write_array, write_json
 from tianti.messages import tr
 
 INDEX = "index.json"
 SHARD_TOKENS = 1 << 26
+# A shard is written in pieces of so many.
+_TOKENS_HELD = 1 << 22
 # Beside each shard until its split is concluded.
 _LENGTHS, _SIZES = ".lengths", ".bytes"
 
@@ -57,14 +59,22 @@ def write_shard(
     """
     folder.mkdir(parents=True, exist_ok=True)
     dtype = token_dtype(vocab_size)
-    pieces = [np.empty(0, dtype)]
+    pieces: list[np.ndarray] = []
     lengths, sizes = [], []
+    held = 0
     end = np.array([end_of_text], dtype)
-    for ids, num_bytes in documents:
-        pieces += (np.asarray(ids, dtype), end)
-        lengths.append(len(ids) + 1)
-        sizes.append(num_bytes)
-    write_array(folder / f"{number:05d}.tokens", np.concatenate(pieces))
+    path = folder / f"{number:05d}.tokens"
+    with os_errors_named(path), open(path, "wb") as file:
+        for ids, num_bytes in documents:
+            pieces += (np.asarray(ids, dtype), end)
+            lengths.append(len(ids) + 1)
+            sizes.append(num_bytes)
+            held += len(ids) + 1
+            if held >= _TOKENS_HELD:
+                file.write(np.concatenate(pieces).tobytes())
+                pieces, held = [], 0
+        if pieces:
+            file.write(np.concatenate(pieces).tobytes())
     write_array(folder / f"{number:05d}{_LENGTHS}", np.asarray(lengths, "<i8"))
     write_array(folder / f"{number:05d}{_SIZES}", np.asarray(sizes, "<i8"))
     return {"documents": len(lengths), "tokens": sum(lengths), "bytes": sum(sizes)}

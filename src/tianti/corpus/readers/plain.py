@@ -91,6 +91,22 @@ def decode(data: bytes) -> str:
         raise
 
 
+def encoding_of(sample: bytes) -> str:
+    """Gives the encoding of a file that begins like this, as `decode` would read it.
+
+    Spreadsheets write UTF-16, and in China GB18030.
+    """
+    if sample.startswith(_UTF16):
+        return "utf-16"
+    # A character may be cut at the end.
+    whole = sample[: sample.rfind(b"\n") + 1] or sample
+    try:
+        whole.decode("utf-8")
+    except UnicodeDecodeError:
+        return "gb18030" if _looks_gb18030(whole) else "utf-8-sig"
+    return "utf-8-sig"
+
+
 def _looks_gb18030(data: bytes) -> bool:
     """Tells whether nearly all two-byte characters are common ones of GB 2312, and decode."""
     sample = data[: 1 << 16]

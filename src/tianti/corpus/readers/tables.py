@@ -13,12 +13,13 @@ import orjson
 from tianti.corpus.config import Source
 from tianti.corpus.document import BadInput, Document
 from tianti.corpus.readers.opening import MAX_RECORD_BYTES, Piece, open_piece, read_lines
-from tianti.corpus.readers.plain import bad_encoding
+from tianti.corpus.readers.plain import bad_encoding, encoding_of
 from tianti.messages import tr
 
 BOM = b"\xef\xbb\xbf"
 MEDIA = ("image", "images", "audio", "video")
 _MAX_HEAD_CHARS = 1 << 20
+_SAMPLE_BYTES = 1 << 16
 _ABSENT = object()
 
 
@@ -114,7 +115,7 @@ def document_of_record(
         ),
         tr(
             "Name the field that holds the text: corpus.sources.N.text in a recipe,"
-            " --field in tianti eval"
+            " --field on the command line"
         ),
         start,
     )
@@ -146,8 +147,10 @@ def read_csv(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
     """Gives a document for each row of a table with a head line; commas, semicolons or tabs."""
     csv.field_size_limit(MAX_RECORD_BYTES)
     with open_piece(piece) as stream:
-        # Bytes that are not UTF-8 pass as halves of surrogate pairs, so that their row is told.
-        wrapped = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
+        encoding = encoding_of(stream.read(_SAMPLE_BYTES))
+    with open_piece(piece) as stream:
+        # Bytes that are none pass as halves of surrogate pairs, so that their row is told.
+        wrapped = io.TextIOWrapper(stream, encoding, "surrogateescape", newline="")
         lines = iter(lambda: wrapped.readline(MAX_RECORD_BYTES), "")
         head = wrapped.readline(_MAX_HEAD_CHARS)
         delimiter = max((",", "\t", ";"), key=head.count)
