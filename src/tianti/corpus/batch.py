@@ -16,6 +16,8 @@ from tianti.errors import UserError
 from tianti.messages import tr
 
 BATCH_ROWS = 4096
+# Lines that are scanned together.
+SCAN_ROWS = 16_384
 BATCH_BYTES = 8_000_000
 
 

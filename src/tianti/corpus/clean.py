@@ -18,6 +18,8 @@ from tianti.errors import not_installed
 
 # What a text needs.
 UNTIDY, FOREIGN, ODD, PARTED = 1, 2, 4, 8
+# Bytes copied at a time.
+_STEP = 32
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _TRAILING_BLANKS = re.compile(r"[ \t]+\n")
 _MANY_EMPTY_LINES = re.compile(r"\n{4,}")
@@ -101,8 +103,6 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray, composed: bool) -> np
     flags = np.zeros(len(offsets) - 1, np.uint8)
     for text in range(len(flags)):
         start, stop = offsets[text], offsets[text + 1]
-        newlines = 1
-        before = np.uint8(0x0A)
         flag = 0
         piece = data[start:stop]
         foreign = untidy = lines = latin = returns = 0
@@ -125,21 +125,27 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray, composed: bool) -> np
             for at in range(start, stop):
                 if data[at] == 0xC3 and _is_mojibake(data, at, stop):
                     flag |= ODD
-        if lines and not untidy:
-            for at in range(len(piece)):
-                byte = piece[at]
-                if byte == 0x0A:
-                    newlines += 1
-                    if newlines > 3 or before == 0x20 or before == 0x09:
-                        flag |= UNTIDY
-                        break
-                else:
-                    newlines = 0
-                before = byte
+        if lines and not untidy and _has_blanks_to_take_out(piece):
+            flag |= UNTIDY
         if stop > start and (data[start] == 0x0A or data[stop - 1] == 0x0A):
             flag |= UNTIDY
         flags[text] = flag
     return flags
+
+
+@kernel
+def _has_blanks_to_take_out(piece: np.ndarray) -> bool:
+    """Tells whether there are blanks before line ends, or more than two empty lines together."""
+    found = 0
+    after = piece[1:]
+    for at in range(len(after)):
+        blank = (piece[at] == np.uint8(0x20)) | (piece[at] == np.uint8(0x09))
+        found += blank & (after[at] == np.uint8(0x0A))
+    second, third, fourth = piece[1:], piece[2:], piece[3:]
+    for at in range(len(fourth)):
+        two = (piece[at] == np.uint8(0x0A)) & (second[at] == np.uint8(0x0A))
+        found += two & (third[at] == np.uint8(0x0A)) & (fourth[at] == np.uint8(0x0A))
+    return found > 0
 
 
 @kernel
@@ -213,7 +219,27 @@ def _tidied(
             put += stop - start
             ends[text + 1] = put
             continue
-        for at in range(start, stop):
+        at = start - 1
+        while at + 1 < stop:
+            at += 1
+            while at + _STEP <= stop:
+                # Most of a text stays as it is; without a sign the compiler makes this wide.
+                here, there = np.uint64(at), np.uint64(put)
+                odd = False
+                for offset in range(np.uint64(_STEP)):
+                    byte = data[here + offset]
+                    odd |= (byte < np.uint8(0x20)) | (byte == np.uint8(0x7F))
+                    out[there + offset] = byte
+                if odd:
+                    break
+                at += _STEP
+                put += _STEP
+            while at < stop and data[at] >= 0x20 and data[at] != 0x7F:
+                out[put] = data[at]
+                at += 1
+                put += 1
+            if at == stop:
+                break
             byte = data[at]
             if byte == 0x0D:
                 if at + 1 < stop and data[at + 1] == 0x0A:
@@ -258,13 +284,20 @@ def clean_text(text: str, config: CleanConfig) -> str:
 
 def _repaired(text: str) -> str:
     """Mends text read in a wrong encoding, and again what was read wrongly more than once."""
+    if not _MOJIBAKE_MARKS.search(text):
+        return text
+    # Line by line, as ftfy itself advises: what is right in one line says nothing of the next.
+    return "\n".join(_repaired_line(line) for line in text.split("\n"))
+
+
+def _repaired_line(line: str) -> str:
     before = None
-    while text != before and _MOJIBAKE_MARKS.search(text):
+    while line != before and _MOJIBAKE_MARKS.search(line):
         import ftfy
 
         # Mending shortens, so this ends; it may bring control characters to light.
-        before, text = text, _CONTROL.sub("", ftfy.fix_encoding(text))
-    return text
+        before, line = line, _CONTROL.sub("", ftfy.fix_encoding(line))
+    return line
 
 
 @functools.cache

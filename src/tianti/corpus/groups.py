@@ -1,7 +1,7 @@
 """Groups of files: the unit of work, of resuming and of what a lost worker costs.
 
 A group is prepared by one call that reads its files and writes, each complete or not at all:
-`NAME.parquet` (documents), `NAME.signatures.npy`, `NAME.quarantine.jsonl` and last `NAME.json`, the
+`NAME.arrow` (documents), `NAME.signatures.npy`, `NAME.quarantine.jsonl` and last `NAME.json`, the
 manifest that says it is finished. NAME carries a hash of files, settings and code version, so a
 group is done again exactly when one of them changed.
 """

@@ -88,9 +88,8 @@ def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndar
         texts: strings without nulls, of either offset width.
     """
     if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    if isinstance(texts, pa.ChunkedArray):
-        texts = pa.concat_arrays(texts.chunks)
+        # Even one chunk would be copied.
+        texts = texts.chunk(0) if texts.num_chunks == 1 else texts.combine_chunks()
     texts = texts.cast(pa.large_string())
     if not len(texts):
         return np.zeros(0, np.uint8), np.zeros(1, np.int64)

@@ -21,6 +21,7 @@ from tianti.corpus.document import BadInput, Document, content_ids
 from tianti.corpus.groups import Group, finished, plan_groups, remove_leftovers
 from tianti.corpus.lines import LineFilter, find_lines, wants_lines
 from tianti.corpus.measures import measures
+from tianti.corpus.prepared import prepared_path
 from tianti.corpus.readers.opening import Piece
 from tianti.corpus.references import REFERENCES, build_references
 from tianti.corpus.sources import format_of, read_piece_batches
@@ -109,8 +110,8 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     maker = _Maker(source, config, out / REFERENCES, name, task["number"])
     bad: list[BadInput] = []
     digests: list[np.ndarray] = []
-    partial = out / f".{name}.parquet.tmp"
-    with _without_collection(), TableWriter(partial, codec="none") as writer:
+    partial = out / f".{name}.arrow.tmp"
+    with _without_collection(), TableWriter(partial, mapped=True) as writer:
         found = read_batches(task["files"], source, config, bad)
         while (batch := maker.read(found)) is not None:
             table = maker.table(batch)
@@ -123,7 +124,7 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
                     digests.append(signatures(table["text"], config.dedup.ngram))
     files: dict[str, int] = {}
     if writer.rows:
-        _publish(partial, out / f"{name}.parquet", files)
+        _publish(partial, prepared_path(out, name), files)
     if digests:
         # Turned round, so that one entry of all documents lies together: bands are read singly.
         turned = np.ascontiguousarray(np.concatenate(digests).T)

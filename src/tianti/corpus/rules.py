@@ -9,6 +9,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What is measured of every document: columns of prepared tables.
+STATISTICS = (
+    "words",
+    "mean_word_length",
+    "hashes_per_word",
+    "ellipses_per_word",
+    "bullet_lines",
+    "ellipsis_lines",
+    "alpha_words",
+    "stop_words",
+    "dup_paragraphs",
+    "dup_paragraph_chars",
+    "dup_lines",
+    "dup_line_chars",
+    "top_2_gram",
+    "top_3_gram",
+    "top_4_gram",
+    "dup_5_gram",
+    "dup_6_gram",
+    "dup_7_gram",
+    "dup_8_gram",
+    "dup_9_gram",
+    "dup_10_gram",
+    "punctuated_lines",
+    "short_lines",
+    "dup_full_line_chars",
+    "newlines_per_word",
+    "c4_sentences",
+    "c4_lorem_ipsum",
+    "c4_curly_bracket",
+    "han_chars",
+    "han_share",
+    "han_per_stop",
+    "han_function_share",
+)
+
 
 @dataclass(frozen=True)
 class Rule:

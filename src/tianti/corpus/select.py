@@ -16,6 +16,7 @@ from tianti.corpus.config import CorpusConfig
 from tianti.corpus.filters import failing_rules, statistics_needed
 from tianti.corpus.kernels import spread
 from tianti.corpus.lsh import Signatures, banding, near_duplicate_clusters
+from tianti.corpus.prepared import prepared_path, read_columns
 from tianti.errors import os_errors_named
 
 KEPT = -1
@@ -64,9 +65,11 @@ def select(
         names: its parts that hold documents, in order.
         on_step: called with the name of each step before it is taken.
     """
-    table = _read_columns(folder, names, _wanted(config))
+    wanted = _wanted(config)
+    tables = [read_columns(prepared_path(folder, name), wanted) for name in names]
+    rows = [part.num_rows for part in tables]
+    table = pa.concat_tables(tables)
     count = table.num_rows
-    rows = [pq.ParquetFile(folder / f"{name}.parquet").metadata.num_rows for name in names]
     columns = {
         name: table[name].to_numpy() for name in table.column_names if _is_number(table, name)
     }
@@ -110,15 +113,6 @@ def _wanted(config: CorpusConfig) -> list[str]:
     if config.quality.perplexity is not None:
         names.append("bits_per_byte")
     return names + [name for name in statistics_needed(config.quality) if name not in names]
-
-
-def _read_columns(folder: Path, names: list[str], wanted: list[str]) -> pa.Table:
-    tables = []
-    for name in names:
-        path = folder / f"{name}.parquet"
-        with os_errors_named(path):
-            tables.append(pq.read_table(path, columns=wanted))
-    return pa.concat_tables(tables)
 
 
 def _is_number(table: pa.Table, name: str) -> bool:
@@ -303,10 +297,8 @@ def _origins(
         here = chosen.of_part(number)
         mine = places[(places >= here.start) & (places < here.stop)] - here.start
         if len(mine):
-            path = folder / f"{name}.parquet"
-            with os_errors_named(path):
-                column = pq.read_table(path, columns=["origin"])["origin"].combine_chunks()
-            found.append(column.take(pa.array(mine)).cast(pa.string()))
+            origins = read_columns(prepared_path(folder, name), ["origin"])["origin"].chunk(0)
+            found.append(origins.take(pa.array(mine)))
     return places, pa.concat_arrays(found)
 
 

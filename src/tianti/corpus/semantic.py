@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tianti.corpus.config import DedupConfig
+from tianti.corpus.prepared import prepared_path, read_columns, read_schema
 from tianti.errors import UserError
 from tianti.messages import tr
 
@@ -33,7 +33,7 @@ def semantic_clusters(
     Raises:
         UserError: there is no such column, or it holds no vectors of one length.
     """
-    vectors = np.concatenate([_column(folder / f"{name}.parquet", config) for name in names])
+    vectors = np.concatenate([_column(prepared_path(folder, name), config) for name in names])
     places = np.flatnonzero(eligible)
     unit = vectors[places]
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
@@ -51,14 +51,14 @@ def semantic_clusters(
 
 def _column(path: Path, config: DedupConfig) -> np.ndarray:
     name = config.embeddings or ""
-    schema = pq.read_schema(path)
+    schema = read_schema(path)
     if name not in schema.names or not _is_list(schema.field(name).type):
         raise UserError(
             tr("there is no column of vectors {name!r}", name=name),
             where="corpus.dedup.embeddings",
             remedy=tr("Carry it along: corpus.sources.N.carry=[{name}]", name=name),
         )
-    rows = pq.read_table(path, columns=[name])[name].to_pylist()
+    rows = read_columns(path, [name])[name].to_pylist()
     try:
         return np.array(rows, np.float32).reshape(len(rows), -1)
     except (ValueError, TypeError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from tianti.corpus.batch import BATCH_ROWS, Batch
+from tianti.corpus.batch import SCAN_ROWS, Batch
 from tianti.corpus.config import Source, expand_variables
 from tianti.corpus.document import BadInput, Document
 from tianti.corpus.python_docs import python_docs, python_docs_version
@@ -209,7 +209,7 @@ def read_piece(
 
 
 def read_piece_batches(
-    piece: Piece, source: Source, extractor: Any = "fast", rows: int = BATCH_ROWS
+    piece: Piece, source: Source, extractor: Any = "fast", rows: int = SCAN_ROWS
 ) -> Iterator[Document | Batch | BadInput]:
     """Gives what `read_piece` does, many documents at a time where its format allows that.
 

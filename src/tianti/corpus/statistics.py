@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tianti.corpus.kernels import code_point, kernel, mix, text_buffers, width
+from tianti.corpus.rules import STATISTICS as NAMES
 from tianti.corpus.words import (
     ALPHA,
     TERMINALS,
@@ -26,40 +27,6 @@ from tianti.corpus.words import (
     word_hash,
 )
 
-NAMES = (
-    "words",
-    "mean_word_length",
-    "hashes_per_word",
-    "ellipses_per_word",
-    "bullet_lines",
-    "ellipsis_lines",
-    "alpha_words",
-    "stop_words",
-    "dup_paragraphs",
-    "dup_paragraph_chars",
-    "dup_lines",
-    "dup_line_chars",
-    "top_2_gram",
-    "top_3_gram",
-    "top_4_gram",
-    "dup_5_gram",
-    "dup_6_gram",
-    "dup_7_gram",
-    "dup_8_gram",
-    "dup_9_gram",
-    "dup_10_gram",
-    "punctuated_lines",
-    "short_lines",
-    "dup_full_line_chars",
-    "newlines_per_word",
-    "c4_sentences",
-    "c4_lorem_ipsum",
-    "c4_curly_bracket",
-    "han_chars",
-    "han_share",
-    "han_per_stop",
-    "han_function_share",
-)
 _INDEX = {name: index for index, name in enumerate(NAMES)}
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tianti.corpus.batch import Batch, different_kinds
 from tianti.corpus.kernels import text_buffers
+from tianti.corpus.prepared import read_tables
 from tianti.errors import os_errors_named
 
 SCHEMA = pa.schema(
@@ -44,11 +45,11 @@ def columns_of(batch: Batch, source: str, split: str | None) -> dict[str, Any]:
     }
 
 
-def _compression_of(schema: pa.Schema, codec: str) -> dict[str, str]:
+def _compression_of(schema: pa.Schema) -> dict[str, str]:
     """Gives what each column is packed with: media are packed already."""
     known = set(SCHEMA.names)
     return {
-        field.name: codec if field.name in known or not _is_media(field.type) else "none"
+        field.name: "zstd" if field.name in known or not _is_media(field.type) else "none"
         for field in schema
     }
 
@@ -58,13 +59,19 @@ def _is_media(kind: pa.DataType) -> bool:
 
 
 class TableWriter:
-    """Writes tables to one Parquet file; columns may come, or get wider, after the first table."""
+    """Writes tables to one file; columns may come, or get wider, after the first table.
 
-    def __init__(self, path: Path, codec: str = "zstd"):
+    Args:
+        path: the file.
+        mapped: write Arrow's own layout (`prepared.py` reads it), not Parquet.
+    """
+
+    def __init__(self, path: Path, *, mapped: bool = False):
         self.path = path
         self.rows = 0
-        self._codec = codec
-        self._writer: pq.ParquetWriter | None = None
+        self._mapped = mapped
+        self._schema: pa.Schema | None = None
+        self._writer: Any = None
 
     def write(self, table: pa.Table) -> None:
         """Adds a table, as one row group.
@@ -73,43 +80,50 @@ class TableWriter:
             UserError: it holds other kinds of values in a column than the tables before.
         """
         with os_errors_named(self.path):
-            if self._writer is None:
-                self._writer = self._opened(table.schema)
-            elif table.schema != self._writer.schema:
+            if self._schema is None:
+                self._open(table.schema)
+            elif table.schema != self._schema:
                 schema = self._common_schema(table.schema)
-                if schema != self._writer.schema:
+                if schema != self._schema:
                     self._rewrite(schema)
                 table = _fitted(table, schema)
             self._writer.write_table(table)
         self.rows += table.num_rows
 
-    def _opened(self, schema: pa.Schema) -> pq.ParquetWriter:
-        return pq.ParquetWriter(
+    def _open(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        if self._mapped:
+            self._writer = pa.ipc.new_file(str(self.path), schema)
+            return
+        self._writer = pq.ParquetWriter(
             self.path,
             schema,
-            compression=_compression_of(schema, self._codec),
+            compression=_compression_of(schema),
             # Of texts and hashes no two are alike: a dictionary would only cost.
             use_dictionary=["source", "split", "label", "language"],
             write_statistics=False,
         )
 
     def _common_schema(self, other: pa.Schema) -> pa.Schema:
-        assert self._writer is not None
+        assert self._schema is not None
         try:
-            return pa.unify_schemas([self._writer.schema, other], promote_options="permissive")
+            return pa.unify_schemas([self._schema, other], promote_options="permissive")
         except pa.ArrowException as error:
             raise different_kinds(error, self.path) from error
 
     def _rewrite(self, schema: pa.Schema) -> None:
         """Gives what is written already the columns of what comes."""
-        assert self._writer is not None
         self._writer.close()
         before = self.path.with_name(f"{self.path.name}.before")
         os.replace(self.path, before)
-        self._writer = self._opened(schema)
-        with pq.ParquetFile(before) as file:
-            for group in range(file.num_row_groups):
-                self._writer.write_table(_fitted(file.read_row_group(group), schema))
+        self._open(schema)
+        if self._mapped:
+            for table in read_tables(before):
+                self._writer.write_table(_fitted(table, schema))
+        else:
+            with pq.ParquetFile(before) as file:
+                for group in range(file.num_row_groups):
+                    self._writer.write_table(_fitted(file.read_row_group(group), schema))
         before.unlink()
 
     def close(self) -> None:

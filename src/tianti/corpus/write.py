@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tianti.corpus.document import content_id
 from tianti.corpus.measures import NAMES as MEASURES
 from tianti.corpus.measures import measures
+from tianti.corpus.prepared import prepared_path, read_tables
+from tianti.corpus.rules import STATISTICS
 from tianti.corpus.split import LATE, SPLITS, Dealing, cut_sections
-from tianti.corpus.statistics import NAMES as STATISTICS
 from tianti.corpus.table import SCHEMA, TableWriter
-from tianti.errors import os_errors_named
 from tianti.files import fsync_folder
 
 FUNCTION = "tianti.corpus.write:write_part"
@@ -77,12 +76,7 @@ def write_part(task: dict[str, Any]) -> dict[str, Any]:
     writers: dict[str, TableWriter] = {}
     dealing = None if plan.dealing is None else Dealing(**plan.dealing)
     at = 0
-    path = Path(plan.documents) / f"{name}.parquet"
-    with os_errors_named(path):
-        file = pq.ParquetFile(path)
-    for group in range(file.num_row_groups):
-        with os_errors_named(path):
-            table = file.read_row_group(group)
+    for table in read_tables(prepared_path(Path(plan.documents), name)):
         here = decisions[at : at + table.num_rows]
         at += table.num_rows
         totals.add_dropped(table, here["fate"])

@@ -223,59 +223,63 @@ def read_blocks(piece: Piece) -> Iterator[tuple[int, memoryview | None]]:
     """Gives whole lines, some megabytes of them together.
 
     Yields:
-        Byte where they begin and the lines; None in place of a line that is longer than a record
-        may be. A file that breaks gives what comes before.
+        Byte where they begin and the lines, which are good until the next ones are asked for; None
+        in place of a line that is longer than a record may be. A file that breaks gives what comes
+        before.
     """
-    at, skipped = piece.start, 0
-    rest = b""
-    for data in _megabytes(piece):
-        if skipped:
-            cut = data.find(b"\n") + 1
-            skipped += cut or len(data)
-            if not cut:
-                continue
-            yield at, None
-            at, skipped, data = at + skipped, 0, data[cut:]
-        data = rest + data if rest else data
-        if len(rest) > MAX_RECORD_BYTES - _MEGABYTES:
-            first = data.find(b"\n") + 1
-            if first > MAX_RECORD_BYTES:
-                yield at, None
-                at, data = at + first, data[first:]
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            yield at, memoryview(data)[:cut]
-        at, rest = at + cut, data[cut:]
-        if len(rest) >= MAX_RECORD_BYTES:
-            skipped, rest = len(rest), b""
-    if skipped or rest:
-        yield at, None if skipped else memoryview(rest)
-
-
-def _megabytes(piece: Piece) -> Iterator[bytes]:
-    """Gives the bytes of a piece; of a file that breaks, those before."""
+    at, skipped, filled = piece.start, 0, 0
     with open_piece(piece) as stream:
         left = None if piece.stop is None else piece.stop - piece.start
-        # Of what is decompressed little is lost where it breaks.
-        plain = not isinstance(getattr(stream, "raw", None), _Decompressed)
-        size, together = (_MEGABYTES, 1) if plain else (_BLOCK, _MEGABYTES // _BLOCK)
-        broken: BrokenFile | OSError | None = None
-        while broken is None and (left is None or left > 0):
-            data: list[bytes] = []
+        buffer = bytearray(_MEGABYTES)
+        ended = False
+        while not ended:
+            view = memoryview(buffer)
+            broken: BrokenFile | OSError | None = None
             try:
-                while len(data) < together and (
-                    block := stream.read(size if left is None else min(size, left))
-                ):
-                    data.append(block)
-                    left = None if left is None else left - len(block)
+                # In steps, because of what is decompressed a step is lost where it breaks.
+                while filled < len(buffer):
+                    room = min(_BLOCK, len(buffer) - filled)
+                    room = room if left is None else min(room, left)
+                    count = stream.readinto(view[filled : filled + room]) if room else 0  # type: ignore[attr-defined]
+                    filled += count
+                    left = None if left is None else left - count
+                    if not count:
+                        ended = True
+                        break
             except (BrokenFile, OSError) as error:
                 broken = error
-            if not data and broken is None:
-                return
-            if data:
-                yield data[0] if len(data) == 1 else b"".join(data)
-        if broken is not None:
-            raise broken
+            begin = 0
+            if skipped:
+                begin = buffer.find(b"\n", 0, filled) + 1
+                skipped += begin or filled
+                if begin:
+                    yield at, None
+                    at, skipped = at + skipped, 0
+                else:
+                    begin = filled
+            first = buffer.find(b"\n", begin, filled) + 1 if filled > MAX_RECORD_BYTES else 0
+            if first - begin > MAX_RECORD_BYTES:
+                yield at, None
+                at, begin = at + first - begin, first
+            cut = max(buffer.rfind(b"\n", begin, filled) + 1, begin)
+            if cut > begin:
+                yield at, view[begin:cut]
+                at += cut - begin
+            held = filled - cut
+            if held >= MAX_RECORD_BYTES:
+                skipped, held = held, 0
+            size = 2 * len(buffer) if held == len(buffer) else _MEGABYTES
+            if size > len(buffer) or (size < len(buffer) and held < size):
+                grown = bytearray(size)
+                grown[:held] = view[filled - held : filled]
+                buffer = grown
+            elif cut and held:
+                buffer[:held] = view[filled - held : filled]
+            filled = held
+            if broken is not None:
+                raise broken
+    if skipped or filled:
+        yield at, None if skipped else memoryview(buffer)[:filled]
 
 
 def read_lines(piece: Piece) -> Iterator[tuple[int, int, bytes | None]]:
