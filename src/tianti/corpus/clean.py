@@ -64,9 +64,7 @@ def clean_texts(column: pa.Array, config: CleanConfig) -> Cleaned:
     odd = np.flatnonzero(flags & ODD)
     if len(odd):
         cleaned = [clean_text(text, config) for text in column.take(pa.array(odd)).to_pylist()]
-        places = np.arange(len(column))
-        places[odd] = len(column) + np.arange(len(odd))
-        column = pa.concat_arrays([column, text_column(cleaned)]).take(pa.array(places))
+        column = _replaced(column, odd, text_column(cleaned))
         data, offsets = text_buffers(column)
         # What is left of them needs no more.
         flags[odd] = 0
@@ -75,6 +73,15 @@ def clean_texts(column: pa.Array, config: CleanConfig) -> Cleaned:
     tidy, ends = _tidied(data, offsets, flags)
     column = pa.LargeStringArray.from_buffers(len(column), pa.py_buffer(ends), pa.py_buffer(tidy))
     return Cleaned(column, bytes_in)
+
+
+def _replaced(column: pa.Array, places: np.ndarray, others: pa.Array) -> pa.Array:
+    """Gives a column with other texts at some places, which are in order."""
+    parts, begun = [], 0
+    for number, place in enumerate(places.tolist()):
+        parts += [column.slice(begun, place - begun), others.slice(number, 1)]
+        begun = place + 1
+    return pa.concat_arrays([*parts, column.slice(begun)])
 
 
 def _odd_once_joined(column: pa.Array, flags: np.ndarray, config: CleanConfig) -> np.ndarray:

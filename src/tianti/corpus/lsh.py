@@ -18,6 +18,7 @@ from tianti.corpus.kernels import kernel, mix
 from tianti.corpus.minhash import HASHES
 
 _RECALL = 0.99
+_PAIRS_TOGETHER = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,25 @@ class Signatures:
 
     def __init__(self, paths: list[Path]):
         self._parts = [np.load(path, mmap_mode="r") for path in paths]
-        self.count = sum(part.shape[1] for part in self._parts)
+        self._starts = np.cumsum([0] + [part.shape[1] for part in self._parts])
+        self.count = int(self._starts[-1])
 
     def entry(self, index: int) -> np.ndarray:
         """Gives one entry of every document: `(documents,)` uint16."""
         return np.concatenate([np.asarray(part[index]) for part in self._parts])
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """Gives the whole signatures of some documents: `(HASHES, numbers)` uint16."""
+        out = np.empty((HASHES, len(numbers)), np.uint16)
+        order = np.argsort(numbers, kind="stable")
+        cuts = np.searchsorted(numbers[order], self._starts)
+        for part, start, first, last in zip(
+            self._parts, self._starts, cuts[:-1], cuts[1:], strict=False
+        ):
+            if first < last:
+                mine = order[first:last]
+                out[:, mine] = part[:, numbers[mine] - start]
+        return out
 
     def band(self, number: int, rows: int) -> np.ndarray:
         """Gives a 64-bit hash of each document's entries in one band."""
@@ -141,12 +156,12 @@ def _equal_pairs(
 
 def agreement(signatures: Signatures, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Gives the share of equal entries of each pair, float64."""
-    equal = np.zeros(len(left), np.uint16)
-    if len(left):
-        for index in range(HASHES):
-            entry = signatures.entry(index)
-            equal += entry[left] == entry[right]
-    return equal / HASHES
+    shares = np.empty(len(left))
+    for start in range(0, len(left), _PAIRS_TOGETHER):
+        here = slice(start, start + _PAIRS_TOGETHER)
+        equal = signatures.of(left[here]) == signatures.of(right[here])
+        shares[here] = equal.sum(axis=0) / HASHES
+    return shares
 
 
 @kernel
