@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tianti.allocator import keep_freed_memory
 from tianti.corpus.batch import Batch, gathered, text_column
 from tianti.corpus.clean import clean_texts
 from tianti.corpus.config import PrepareConfig, QualityConfig, Source
@@ -104,6 +105,7 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
         The manifest.
     """
     started = time.perf_counter(), time.process_time()
+    keep_freed_memory()
     source = Source.model_validate(task["source"])
     config = PrepareConfig.model_validate({**task["settings"], "sources": []})
     out, name = Path(task["out"]), task["name"]
