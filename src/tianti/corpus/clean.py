@@ -112,21 +112,22 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray, composed: bool) -> np
         start, stop = offsets[text], offsets[text + 1]
         flag = 0
         piece = data[start:stop]
-        foreign = untidy = lines = latin = returns = 0
-        # Sums over all bytes become wide instructions; most texts need no more than these.
+        foreign = controls = lines = latin = returns = False
+        # Without a branch this becomes wide instructions; most texts need no more.
         for at in range(len(piece)):
             byte = piece[at]
-            foreign += byte >= np.uint8(0x80)
-            latin += byte == np.uint8(0xC3)
-            lines += byte == np.uint8(0x0A)
-            control = (byte < np.uint8(0x20)) & (byte != np.uint8(0x0A)) & (byte != np.uint8(0x09))
-            untidy += control | (byte == np.uint8(0x7F))
-            returns += byte == np.uint8(0x0D)
+            foreign |= byte >= np.uint8(0x80)
+            latin |= byte == np.uint8(0xC3)
+            lines |= byte == np.uint8(0x0A)
+            returns |= byte == np.uint8(0x0D)
+            low = (byte < np.uint8(0x20)) & (byte != np.uint8(0x0A)) & (byte != np.uint8(0x09))
+            controls |= (low & (byte != np.uint8(0x0D))) | (byte == np.uint8(0x7F))
+        untidy = controls | returns
         if foreign and not (composed and _is_composed(piece)):
             flag |= FOREIGN
         if untidy:
             flag |= UNTIDY
-        if foreign and untidy > returns:
+        if foreign and controls:
             flag |= PARTED
         elif latin:
             for at in range(start, stop):
@@ -143,16 +144,16 @@ def _what_is_needed(data: np.ndarray, offsets: np.ndarray, composed: bool) -> np
 @kernel
 def _has_blanks_to_take_out(piece: np.ndarray) -> bool:
     """Tells whether there are blanks before line ends, or more than two empty lines together."""
-    found = 0
+    found = False
     after = piece[1:]
     for at in range(len(after)):
         blank = (piece[at] == np.uint8(0x20)) | (piece[at] == np.uint8(0x09))
-        found += blank & (after[at] == np.uint8(0x0A))
+        found |= blank & (after[at] == np.uint8(0x0A))
     second, third, fourth = piece[1:], piece[2:], piece[3:]
     for at in range(len(fourth)):
         two = (piece[at] == np.uint8(0x0A)) & (second[at] == np.uint8(0x0A))
-        found += two & (third[at] == np.uint8(0x0A)) & (fourth[at] == np.uint8(0x0A))
-    return found > 0
+        found |= two & (third[at] == np.uint8(0x0A)) & (fourth[at] == np.uint8(0x0A))
+    return found
 
 
 @kernel
@@ -218,14 +219,23 @@ def _tidied(
     out = np.empty(offsets[len(offsets) - 1] - offsets[0], np.uint8)
     ends = np.zeros(len(offsets), np.int64)
     put = 0
-    for text in range(len(flags)):
+    text = -1
+    while text + 1 < len(flags):
+        text += 1
+        begun = text
+        while text < len(flags) and not flags[text] & UNTIDY:
+            ends[text + 1] = put + offsets[text + 1] - offsets[begun]
+            text += 1
+        # What stays goes along in one piece.
+        whole = data[offsets[begun] : offsets[text]]
+        place = out[put : put + len(whole)]
+        for at in range(len(whole)):
+            place[at] = whole[at]
+        put += len(whole)
+        if text == len(flags):
+            break
         start, stop = offsets[text], offsets[text + 1]
         first = put
-        if not flags[text] & UNTIDY:
-            out[put : put + stop - start] = data[start:stop]
-            put += stop - start
-            ends[text + 1] = put
-            continue
         at = start - 1
         while at + 1 < stop:
             at += 1

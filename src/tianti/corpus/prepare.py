@@ -106,6 +106,8 @@ def prepare_group(task: dict[str, Any]) -> dict[str, Any]:
     """
     started = time.perf_counter(), time.process_time()
     keep_freed_memory()
+    # Arrow's own pool gives its pages back after each batch.
+    pa.set_memory_pool(pa.system_memory_pool())
     source = Source.model_validate(task["source"])
     config = PrepareConfig.model_validate({**task["settings"], "sources": []})
     out, name = Path(task["out"]), task["name"]
