@@ -317,8 +317,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="minhash,filters,memory", help="some of them")
-    parser.add_argument("--megabytes", type=int, default=100, help="of text for near-duplicates")
-    parser.add_argument("--peer-megabytes", type=int, default=40, help="the same for datatrove")
+    parser.add_argument("--megabytes", type=int, default=350, help="of text for near-duplicates")
+    parser.add_argument("--peer-megabytes", type=int, default=350, help="the same for datatrove")
     parser.add_argument("--memory-megabytes", type=int, default=350, help="and for memory")
     parser.add_argument("--documents", type=int, default=1500, help="of each source, for filters")
     parser.add_argument("--out", type=Path, help="keep corpora and outputs here")
