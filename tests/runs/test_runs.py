@@ -189,7 +189,7 @@ def test_a_training_killed_while_it_is_published_is_not_done_again(run, recipe, 
     from tianti.train.trainer import Trainer
 
     steps = []
-    monkeypatch.setattr(Trainer, "_one_step", lambda *_: steps.append(1))
+    monkeypatch.setattr(Trainer, "one_step", lambda *_: steps.append(1))
     again = carry_out(recipe(), run, until="model")
     assert "train" in again.done
     assert steps == []

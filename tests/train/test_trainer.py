@@ -91,7 +91,7 @@ class _StopAt:
     """Asks to stop as a signal would, after a number of steps."""
 
     def __init__(self, made, steps):
-        self.made, self.steps, self.inner = made, steps, made._one_step
+        self.made, self.steps, self.inner = made, steps, made.one_step
 
     def __call__(self, log, task):
         self.inner(log, task)
@@ -105,7 +105,7 @@ def test_stopping_and_going_on_is_bitwise_the_undisturbed_run(splits, tmp_path, 
     straight = trainer(splits, tmp_path / "straight", optimizer=optimizer)
     straight.fit()
     first = trainer(splits, tmp_path / "stopped", optimizer=optimizer)
-    first._one_step = _StopAt(first, stop)
+    first.one_step = _StopAt(first, stop)
     with interruption.signals_handled(), pytest.raises(interruption.Interrupted) as caught:
         first.fit()
     assert caught.value.exit_code == 143

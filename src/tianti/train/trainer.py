@@ -142,7 +142,7 @@ class Trainer:
             # A validation follows its checkpoint, so the log was cut back to before it.
             self._validate(log, task)
         while not self._finished():
-            self._one_step(log, task)
+            self.one_step(log, task)
             now = time.perf_counter()
             self.state.train_seconds = before + now - begin
             if clock is not None and (total := clock.after_step(self.state.step)) is not None:
@@ -178,7 +178,7 @@ class Trainer:
             final=settings.final_learning_rate,
         )
 
-    def _one_step(self, log: TrainLog, task: Task) -> None:
+    def one_step(self, log: TrainLog, task: Task) -> None:
         """Computes the gradient of one global batch and updates the weights."""
         step = self.state.step
         share = self._schedule().at(step)
