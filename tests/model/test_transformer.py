@@ -32,7 +32,7 @@ def test_flops_are_those_of_the_built_network(tied):
     # The plain kernel, because the counter does not know the fused one of the CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss = causal_loss(model, ids, ids, None)
-        loss.nats.backward()
+        loss.total.backward()
     counts = counter.get_flop_counts()["Global"]
     attention = sum(value for op, value in counts.items() if "bmm" in str(op))
     matrices = sum(counts.values()) - attention

@@ -111,5 +111,9 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""
-        output = self.embedding if self.head is None else self.head
-        return F.linear(hidden, output.weight).float()
+        return F.linear(hidden, self.output_weight).float()
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output layer, `(vocabulary, width)`; tied, it is the embedding."""
+        return (self.embedding if self.head is None else self.head).weight

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from tianti.model.transformer import Transformer
-
-IGNORED = -100
+from tianti.objective.linear_cross_entropy import IGNORED, linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -17,16 +15,24 @@ class CausalLoss:
     """The loss of a batch as a sum, so that any split of the batch adds up to the same.
 
     Args:
-        nats: summed cross-entropy over supervised tokens, a scalar tensor.
+        total: what is descended, a scalar tensor: `nats` and what regularises it.
+        nats: summed cross-entropy over supervised tokens, a scalar tensor without gradient.
         tokens: number of supervised tokens, a scalar tensor.
     """
 
+    total: Tensor
     nats: Tensor
     tokens: Tensor
 
 
 def causal_loss(
-    model: Transformer, ids_BT: Tensor, labels_BT: Tensor, segments_BT: Tensor | None
+    model: Transformer,
+    ids_BT: Tensor,
+    labels_BT: Tensor,
+    segments_BT: Tensor | None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> CausalLoss:
     """Gives the summed loss of predicting `labels` from `ids`.
 
@@ -35,8 +41,15 @@ def causal_loss(
         ids_BT: input tokens, int64.
         labels_BT: the token after each input, int64; `IGNORED` is not supervised.
         segments_BT: document number of each input; None where a row is one document.
+        label_smoothing: see `linear_cross_entropy`.
+        z_loss: see `linear_cross_entropy`.
     """
     hidden_BTW = model(ids_BT, segments_BT=segments_BT)
-    logits = model.logits(hidden_BTW.flatten(0, 1))
-    nats = F.cross_entropy(logits, labels_BT.flatten(), ignore_index=IGNORED, reduction="sum")
-    return CausalLoss(nats=nats, tokens=(labels_BT != IGNORED).sum())
+    total, nats = linear_cross_entropy(
+        hidden_BTW.flatten(0, 1),
+        model.output_weight,
+        labels_BT.flatten(),
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+    )
+    return CausalLoss(total=total, nats=nats, tokens=(labels_BT != IGNORED).sum())

@@ -49,6 +49,14 @@ class TrainConfig(BaseModel):
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment.")
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
     clip_grad_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of the target spread over the vocabulary."
+    )
+    z_loss: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the squared log of the softmax's denominator (PaLM: 1e-4).",
+    )
     validate_every: Count | None = Field(None, gt=0, description="Steps between validations.")
     validation_tokens: Count = Field(65_536, gt=0, description="Tokens of one validation.")
     save_every: Duration = Field(60.0, gt=0, description="Time between checkpoints.")
@@ -77,6 +85,8 @@ class TrainSettings(BaseModel):
     beta2: float
     muon_momentum: float
     clip_grad_norm: float
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
     validate_every: int | None
     validation_tokens: int
     save_every: float

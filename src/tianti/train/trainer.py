@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tianti import interruption
+from tianti.allocator import keep_freed_memory
 from tianti.device import autocast
 from tianti.errors import UserError
 from tianti.files import read_json, write_json
@@ -75,7 +77,10 @@ class Trainer:
         self.model, self.settings, self.data = model, settings, data
         self.out, self.display = out, display
         self.optimizers = Optimizers(model, settings)
-        self.loss: LossFunction = torch.compile(causal_loss) if settings.compile else causal_loss
+        loss = functools.partial(
+            causal_loss, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss
+        )
+        self.loss: LossFunction = torch.compile(loss) if settings.compile else loss
         self.tokens_per_step = settings.batch_rows * data.train.context
         self.state = TrainState(step=0, total_steps=0)
         self.last_validation: float | None = None
@@ -88,6 +93,7 @@ class Trainer:
             Interrupted: a signal asked to stop; everything done is saved.
             UserError: the loss is not finite again and again, or the disk is full.
         """
+        keep_freed_memory()
         self._resume()
         log = TrainLog(self.out / LOG, self.state.log_bytes)
         try:
@@ -215,7 +221,7 @@ class Trainer:
         nats = 0.0
         for start in range(0, len(batch.ids), self.settings.micro_batch_rows):
             part = self._loss_of_rows(batch, start, self.settings.micro_batch_rows)
-            (part.nats / total).backward()
+            (part.total / total).backward()
             nats += part.nats.item()
         return nats / total
 
