@@ -57,6 +57,14 @@ class TrainConfig(BaseModel):
         ge=0,
         description="Weight of the squared log of the softmax's denominator (PaLM: 1e-4).",
     )
+    decay_embeddings: bool = Field(True, description="Weight decay reaches the embedding too.")
+    average: float = Field(
+        0.0, ge=0, lt=1, description="Decay of a running average of the weights, which is kept."
+    )
+    early_stopping: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Stop after so many validations without a better one; keep the best weights.",
+    )
     validate_every: Count | None = Field(None, gt=0, description="Steps between validations.")
     validation_tokens: Count = Field(65_536, gt=0, description="Tokens of one validation.")
     save_every: Duration = Field(60.0, gt=0, description="Time between checkpoints.")
@@ -87,6 +95,9 @@ class TrainSettings(BaseModel):
     clip_grad_norm: float
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    decay_embeddings: bool = True
+    average: float = 0.0
+    early_stopping: int | None = None
     validate_every: int | None
     validation_tokens: int
     save_every: float

@@ -31,6 +31,12 @@ class TrainLog:
         with os_errors_named(self.path):
             self._file.write(json.dumps(record).encode() + b"\n")
 
+    def cut(self, keep_bytes: int) -> None:
+        """Forgets the records behind a length."""
+        with os_errors_named(self.path):
+            self._file.flush()
+            self._file.truncate(keep_bytes)
+
     def sync(self) -> int:
         """Makes all records durable and gives the length of the file."""
         with os_errors_named(self.path):

@@ -25,12 +25,13 @@ class Optimizers:
         self._names = {id(parameter): name for name, parameter in parameters.items()}
         use_muon = settings.optimizer == "muon"
         hidden = [n for n, role in roles.items() if role.role == "hidden" and use_muon]
-        decayed = [n for n in roles if n not in hidden and roles[n].role != "norm"]
-        norms = [n for n, role in roles.items() if role.role == "norm"]
+        spared = {"norm"} if settings.decay_embeddings else {"norm", "embedding"}
+        decayed = [n for n in roles if n not in hidden and roles[n].role not in spared]
+        undecayed = [n for n, role in roles.items() if role.role in spared]
         adamw = torch.optim.AdamW(
             [
                 {"params": [parameters[n] for n in decayed], "weight_decay": settings.weight_decay},
-                {"params": [parameters[n] for n in norms], "weight_decay": 0.0},
+                {"params": [parameters[n] for n in undecayed], "weight_decay": 0.0},
             ],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),

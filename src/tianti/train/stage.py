@@ -12,6 +12,7 @@ from tianti.corpus.split import LATE
 from tianti.device import choose_device, why_not_compiled
 from tianti.errors import UserError
 from tianti.exchange.huggingface import save_transformer
+from tianti.files import read_json
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.model.initialization import initialize
@@ -20,9 +21,9 @@ from tianti.progress import SILENT, Display
 from tianti.tokens.shards import TokenSplit
 from tianti.tokens.stream import BatchStream
 from tianti.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
-from tianti.train.checkpoint import load_last_good
+from tianti.train.checkpoint import Checkpoint, load_checkpoint, load_last_good
 from tianti.train.config import TrainStageConfig
-from tianti.train.trainer import CHECKPOINTS, TrainData, Trainer
+from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 
 VALIDATION_ROWS = 16
 
@@ -78,6 +79,8 @@ def train(
         "tokens_per_second": state.tokens / max(state.train_seconds, 1e-9),
         "skipped_steps": state.skipped_steps,
         "validation_bits_per_byte": trainer.last_validation,
+        "best_step": state.best_step,
+        "stopped_early": state.stopped,
         "parameters": shape.num_parameters(),
         "flops": shape.flops_per_token() * state.tokens,
         "device": str(device),
@@ -100,13 +103,18 @@ def write_model(
     def refuse(error: UserError) -> None:
         raise error
 
-    checkpoint = load_last_good(inputs["train"] / CHECKPOINTS, on_damage=refuse)
+    folder = inputs["train"] / CHECKPOINTS
+    best = inputs["train"] / BEST
+    if best.is_file():
+        checkpoint: Checkpoint | None = load_checkpoint(folder / read_json(best)["checkpoint"])
+    else:
+        checkpoint = load_last_good(folder, on_damage=refuse)
     if checkpoint is None:
-        raise UserError(tr("there is no checkpoint"), where=inputs["train"] / CHECKPOINTS)
+        raise UserError(tr("there is no checkpoint"), where=folder)
     model = Transformer(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(checkpoint.model[name])
+            parameter.copy_((checkpoint.average or checkpoint.model)[name])
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     end = tokenizer.end_of_text
     save_transformer(model, out, eos_token_id=end, pad_token_id=end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -23,19 +24,29 @@ from tianti.model.transformer import Transformer
 from tianti.objective.causal import CausalLoss, causal_loss
 from tianti.progress import Display, Task
 from tianti.tokens.stream import Batch, BatchStream
+from tianti.train.average import WeightAverage
 from tianti.train.budget import StepClock, steps_of_budget
-from tianti.train.checkpoint import Checkpoint, TrainState, load_last_good, save_checkpoint
+from tianti.train.checkpoint import (
+    Checkpoint,
+    TrainState,
+    checkpoint_path,
+    load_last_good,
+    save_checkpoint,
+)
 from tianti.train.config import TrainSettings
+from tianti.train.guard import Verdict, judge
 from tianti.train.log import TrainLog
 from tianti.train.optimizer import Optimizers
 from tianti.train.schedule import Schedule
+from tianti.train.stopping import note_validation
 from tianti.units import format_count
 
-MOST_BAD_STEPS = 10
+MOST_BAD_STEPS, MOST_REWINDS = 10, 3
 VALIDATION_SHARE = 0.012
 PLAN = "steps.json"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
+BEST = "best.json"
 
 LossFunction = Callable[[Transformer, Tensor, Tensor, Tensor | None], CausalLoss]
 
@@ -83,8 +94,9 @@ class Trainer:
         self.loss: LossFunction = torch.compile(loss) if settings.compile else loss
         self.tokens_per_step = settings.batch_rows * data.train.context
         self.state = TrainState(step=0, total_steps=0)
+        self.average = WeightAverage(model, settings.average) if settings.average else None
         self.last_validation: float | None = None
-        self._bad_in_a_row = 0
+        self._verdict: Verdict | None = None
 
     def fit(self) -> TrainState:
         """Trains to the end of the budget.
@@ -105,21 +117,14 @@ class Trainer:
                 self._run(log, task)
         finally:
             log.close()
+        if self.settings.early_stopping:
+            best = checkpoint_path(self.out / CHECKPOINTS, self.state.best_step)
+            assert best is not None
+            write_json(self.out / BEST, {"checkpoint": best.name})
         return self.state
 
     def _resume(self) -> None:
-        checkpoint = load_last_good(
-            self.out / CHECKPOINTS,
-            on_damage=lambda error: self.display.say(
-                tr("Passing over a damaged checkpoint: {error}", error=error), "yellow"
-            ),
-        )
-        if checkpoint is not None:
-            self.state = checkpoint.state
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    parameter.copy_(checkpoint.model[name])
-            self.optimizers.load_state_tensors(checkpoint.optimizer)
+        if self._load_last_good():
             self.display.say(
                 tr(
                     "Going on from step {step} of {total}",
@@ -129,6 +134,25 @@ class Trainer:
             )
             return
         self.state.total_steps = self._planned_steps() or 0
+
+    def _load_last_good(self) -> bool:
+        """Takes weights, optimizer and state from the newest checkpoint that is whole."""
+        checkpoint = load_last_good(
+            self.out / CHECKPOINTS,
+            on_damage=lambda error: self.display.say(
+                tr("Passing over a damaged checkpoint: {error}", error=error), "yellow"
+            ),
+        )
+        if checkpoint is None:
+            return False
+        self.state = checkpoint.state
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(checkpoint.model[name])
+        self.optimizers.load_state_tensors(checkpoint.optimizer)
+        if self.average is not None:
+            self.average.load(checkpoint.average)
+        return True
 
     def _planned_steps(self) -> int | None:
         """Gives the number of steps where it is known: asked for, or measured before."""
@@ -149,6 +173,8 @@ class Trainer:
             self._validate(log, task)
         while not self._finished():
             self.one_step(log, task)
+            if self.state.bad_in_a_row >= MOST_BAD_STEPS:
+                self._go_back(log, self._verdict)
             now = time.perf_counter()
             self.state.train_seconds = before + now - begin
             if clock is not None and (total := clock.after_step(self.state.step)) is not None:
@@ -157,7 +183,9 @@ class Trainer:
             finished = self._finished()
             due = now - last_save >= self.settings.save_every and clock is None
             number = interruption.requested()
-            if due or finished or self._validation_due() or (number and clock is None):
+            # Amid bad steps nothing is saved: training may have to go back to before them.
+            wanted = (due or self._validation_due()) and not self.state.bad_in_a_row
+            if wanted or finished or (number and clock is None):
                 self._save(log)
                 last_save = now
             if number and not finished:
@@ -167,6 +195,8 @@ class Trainer:
         log.sync()
 
     def _finished(self) -> bool:
+        if self.state.stopped:
+            return True
         return bool(self.state.total_steps) and self.state.step >= self.state.total_steps
 
     def _validation_due(self) -> bool:
@@ -191,17 +221,21 @@ class Trainer:
         self.optimizers.set_learning_rate(self.settings.learning_rate * share)
         # While the steps are still being measured, nothing is late yet.
         progress = step / self.state.total_steps if self.state.total_steps else 0.0
-        loss = self._gradients(self.data.train.batch(step, progress=progress))
+        batch = self.data.train.batch(step + self.state.batch_offset, progress=progress)
+        loss = self._gradients(batch)
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.settings.clip_grad_norm
         ).item()
-        if math.isfinite(loss) and math.isfinite(norm):
+        self._verdict = verdict = judge(self.state, loss, norm)
+        if verdict is None:
             self.optimizers.step()
-            self._bad_in_a_row = 0
+            self.state.bad_in_a_row = 0
         else:
-            self._skip_bad_step(step)
+            self._skip_bad_step(verdict)
         self.optimizers.zero_grad()
         self.state.step += 1
+        if self.average is not None:
+            self.average.update(self.state.step)
         self.state.tokens += self.tokens_per_step
         log.write(
             step=self.state.step,
@@ -209,6 +243,7 @@ class Trainer:
             loss=round(loss, 6) if math.isfinite(loss) else None,
             learning_rate=self.settings.learning_rate * share,
             grad_norm=round(norm, 6) if math.isfinite(norm) else None,
+            **({"skipped": verdict} if verdict else {}),
         )
         facts = {"loss": f"{loss:.3f}", "tok/s": format_count(task.rate() * self.tokens_per_step)}
         if self.last_validation is not None:
@@ -234,30 +269,75 @@ class Trainer:
         with autocast(device):
             return self.loss(self.model, ids, labels, segments)
 
-    def _skip_bad_step(self, step: int) -> None:
+    def _skip_bad_step(self, verdict: Verdict) -> None:
         self.state.skipped_steps += 1
-        self._bad_in_a_row += 1
-        self.display.say(tr("Step {step}: the loss is not finite, skipped", step=step), "yellow")
-        if self._bad_in_a_row >= MOST_BAD_STEPS:
+        self.state.bad_in_a_row += 1
+        what = {
+            "not finite": tr("Step {step}: the loss is not finite, skipped", step=self.state.step),
+            "spike": tr("Step {step}: loss or gradient leap up, skipped", step=self.state.step),
+        }
+        self.display.say(what[verdict], "yellow")
+
+    def _go_back(self, log: TrainLog, verdict: Verdict | None) -> None:
+        """Goes on from the last good checkpoint, past the batches that led here.
+
+        Raises:
+            UserError: that has been tried often enough, or there is no checkpoint.
+        """
+        last, rewinds, skipped = self.state.step, self.state.rewinds, self.state.skipped_steps
+        if rewinds >= MOST_REWINDS and verdict == "spike":
+            # The loss has come to another level, and stays there.
+            self.state.losses, self.state.norms, self.state.bad_in_a_row = [], [], 0
+            return
+        if rewinds >= MOST_REWINDS or not self._load_last_good():
             raise UserError(
-                tr("the loss was not finite {count} steps in a row", count=self._bad_in_a_row),
-                where=f"train, step {step}",
+                tr("the loss was not finite {count} steps in a row", count=MOST_BAD_STEPS),
+                where=f"train, step {last}",
                 remedy=tr("Lower train.learning_rate"),
             )
+        self.state.batch_offset += last - self.state.step
+        self.state.rewinds, self.state.skipped_steps = rewinds + 1, skipped
+        self.state.bad_in_a_row = 0
+        log.cut(self.state.log_bytes)
+        log.write(step=self.state.step, rewound_from=last, batch_offset=self.state.batch_offset)
+        self.display.say(
+            tr(
+                "Going back from step {last} to step {step}, past these batches",
+                last=last,
+                step=self.state.step,
+            ),
+            "yellow",
+        )
 
     def _save(self, log: TrainLog) -> None:
         self.state.log_bytes = log.sync()
         save_checkpoint(
             self.out / CHECKPOINTS,
-            Checkpoint(self.state, self._weights(), self.optimizers.state_tensors()),
+            Checkpoint(
+                self.state,
+                self._weights(),
+                self.optimizers.state_tensors(),
+                {} if self.average is None else self.average.tensors,
+            ),
             self.settings.keep_checkpoints,
+            self.state.best_step if self.settings.early_stopping else None,
         )
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self.model.named_parameters()}
 
     def _validate(self, log: TrainLog, task: Task) -> None:
-        self.last_validation = self.validation_bits_per_byte()
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            self.last_validation = self.validation_bits_per_byte()
+        note_validation(self.state, self.last_validation, self.settings.early_stopping)
+        if self.state.stopped:
+            self.display.say(
+                tr(
+                    "No better validation for {count} times: stopped; the best was step {step}",
+                    count=self.settings.early_stopping,
+                    step=self.state.best_step,
+                )
+            )
         log.write(
             step=self.state.step,
             tokens=self.state.tokens,
