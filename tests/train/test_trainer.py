@@ -43,7 +43,7 @@ def splits(tmp_path_factory):
 
 def trainer(splits, out, seed=0, **changes) -> Trainer:
     values = settings(**changes)
-    model = Transformer(tiny_config(context=32))
+    model = Transformer(tiny_config(context=32), dropout=values.dropout)
     initialize(model, seed)
 
     def stream(name, rows):
@@ -115,6 +115,26 @@ def test_stopping_and_going_on_is_bitwise_the_undisturbed_run(splits, tmp_path, 
     assert same(weights(straight), weights(second))
     logs = [read_log(tmp_path / name / LOG) for name in ("straight", "stopped")]
     assert logs[0] == logs[1]
+
+
+def test_what_is_dropped_is_a_function_of_seed_and_step(splits, tmp_path):
+    straight = trainer(splits, tmp_path / "straight", dropout=0.2)
+    straight.fit()
+    plain = trainer(splits, tmp_path / "plain")
+    plain.fit()
+    assert not same(weights(straight), weights(plain))
+    first = trainer(splits, tmp_path / "stopped", dropout=0.2)
+    first.one_step = _StopAt(first, 7)
+    with interruption.signals_handled(), pytest.raises(interruption.Interrupted):
+        first.fit()
+    torch.manual_seed(5)
+    second = trainer(splits, tmp_path / "stopped", seed=9, dropout=0.2)
+    second.fit()
+    assert same(weights(straight), weights(second))
+    one, two = straight.validation_bits_per_byte(), straight.validation_bits_per_byte()
+    assert straight.model.training
+    assert one != two, "outside of a validation dropout is on"
+    assert straight.last_validation == second.last_validation
 
 
 def test_a_finished_training_does_nothing_more(splits, tmp_path):

@@ -16,8 +16,9 @@ from tianti.model.rotary import rotary_table
 class Layer(nn.Module):
     """Attention and feed-forward, each on the normalised stream and added to it."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, dropout: float = 0.0):
         super().__init__()
+        self.dropout = dropout
         self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.attention = Attention(config)
         self.feedforward_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
@@ -32,8 +33,13 @@ class Layer(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         """Gives the residual stream `(batch, time, width)` after this layer."""
-        x_BTW = x_BTW + self.attention(self.attention_norm(x_BTW), rotary, mask, cache, layer)
-        return x_BTW + self.feedforward(self.feedforward_norm(x_BTW))
+        gathered_BTW = self.attention(self.attention_norm(x_BTW), rotary, mask, cache, layer)
+        x_BTW = x_BTW + self._dropped(gathered_BTW)
+        return x_BTW + self._dropped(self.feedforward(self.feedforward_norm(x_BTW)))
+
+    def _dropped(self, branch_BTW: Tensor) -> Tensor:
+        # Without it not even a copy is made.
+        return F.dropout(branch_BTW, self.dropout) if self.dropout and self.training else branch_BTW
 
 
 class Transformer(nn.Module):
@@ -41,16 +47,21 @@ class Transformer(nn.Module):
 
     Weights are uninitialised memory until `tianti.model.initialization.initialize` or a loader has
     filled them.
+
+    Args:
+        config: the shape.
+        dropout: share of what each branch adds that training drops (Srivastava et al. 2014);
+            no part of the shape, because the trained network knows nothing of it.
     """
 
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, dropout: float = 0.0):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
+        self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.depth))
         self.final_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.head = (
             None

@@ -49,6 +49,7 @@ class TrainConfig(BaseModel):
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment.")
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
     clip_grad_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch that is dropped.")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of the target spread over the vocabulary."
     )
@@ -93,6 +94,7 @@ class TrainSettings(BaseModel):
     beta2: float
     muon_momentum: float
     clip_grad_norm: float
+    dropout: float = 0.0
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     decay_embeddings: bool = True

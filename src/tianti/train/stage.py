@@ -67,7 +67,7 @@ def train(
         validation=_stream(inputs["tokens"] / "validation", shape.context, VALIDATION_ROWS, 0),
         token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
     )
-    model = Transformer(shape)
+    model = Transformer(shape, dropout=settings.dropout)
     initialize(model, settings.seed)
     trainer = Trainer(model.to(device), settings, data, out, display)
     state = trainer.fit()

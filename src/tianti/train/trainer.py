@@ -23,6 +23,7 @@ from tianti.messages import tr
 from tianti.model.transformer import Transformer
 from tianti.objective.causal import CausalLoss, causal_loss
 from tianti.progress import Display, Task
+from tianti.tokens.permutation import mix
 from tianti.tokens.stream import Batch, BatchStream
 from tianti.train.average import WeightAverage
 from tianti.train.budget import StepClock, steps_of_budget
@@ -217,6 +218,9 @@ class Trainer:
     def one_step(self, log: TrainLog, task: Task) -> None:
         """Computes the gradient of one global batch and updates the weights."""
         step = self.state.step
+        if self.settings.dropout:
+            # What is dropped is, like the data, a function of seed and step.
+            torch.manual_seed(mix(mix(self.settings.seed) ^ step) >> 1)
         share = self._schedule().at(step)
         self.optimizers.set_learning_rate(self.settings.learning_rate * share)
         # While the steps are still being measured, nothing is late yet.
@@ -327,8 +331,10 @@ class Trainer:
         return {name: tensor.detach() for name, tensor in self.model.named_parameters()}
 
     def _validate(self, log: TrainLog, task: Task) -> None:
+        self.model.eval()
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
             self.last_validation = self.validation_bits_per_byte()
+        self.model.train()
         note_validation(self.state, self.last_validation, self.settings.early_stopping)
         if self.state.stopped:
             self.display.say(
