@@ -162,7 +162,10 @@ def main() -> None:
         started = time.perf_counter()
         count = write_text(path, int(arguments.gigabytes * 1e9))
         size = path.stat().st_size
-        print(f"{count:,} documents, {size / 1e9:.2f} GB, {time.perf_counter() - started:.0f} s")
+        took = time.perf_counter() - started
+        print(f"wrote {size / 1e9:.2f} GB in {took:.0f} s", file=sys.stderr)
+        print("| what | measured | target |\n|---|---|---|")
+        print(f"| text | {size / 1e9:.2f} GB, {count:,} documents | |")
         (folder / "recipe.yaml").write_text(RECIPE.format(path=path, workers=arguments.workers))
         command = [sys.executable, "-m", "tianti", "run", str(folder / "recipe.yaml")]
         command += ["--out", str(folder / "run"), "--until", "corpus"]
@@ -170,11 +173,10 @@ def main() -> None:
         for stage in ("documents", "corpus"):
             manifest = json.loads((folder / "run" / stage / "manifest.json").read_text())
             seconds = manifest["wall_seconds"]
-            print(f"{stage}: {seconds:.0f} s, {size / seconds / 1e6:.1f} MB/s")
-            if stage == "corpus":
-                print(json.dumps(manifest["metrics"]["funnel"] | {"sources": None}))
-                print(manifest["metrics"]["seconds"])
-        print(shown(watch))
+            print(f"| stage {stage} | {seconds:.0f} s, {size / seconds / 1e6:.1f} MB/s | |")
+        print(
+            f"| peak of all processes together | {shown(watch)} | < {arguments.limit_gb:.0f} GB |"
+        )
     finally:
         shutil.rmtree(folder)
 
