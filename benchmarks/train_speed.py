@@ -219,7 +219,7 @@ def table(figures: dict[str, Any]) -> str:
     peers = [row["tokens_per_second"] for name, row in rows.items() if "tianti" not in name]
     best = max(peers, default=0)
     lines = [
-        f"{figures['shape']}: peak {figures['peak_gflops']} GFLOP/s",
+        f"{figures['shape']} weights, peak of matrix products {figures['peak_gflops']} GFLOP/s:",
         "",
         "| | tokens/s (least–most) | share of the peak | ÷ best peer | peak RSS | cold start |",
         "|---|---|---|---|---|---|",

@@ -23,6 +23,7 @@ PARTS = {
     ),
     "tokenizers": ("Tokenizers", ["corpus_accuracy.py", "--only", "tokenizers"]),
     "large_corpus": ("Corpus: far more text than memory", ["large_corpus.py", "--gigabytes", "4"]),
+    "train_speed": ("Training: whole steps beside peers", ["train_speed.py", "--shape", "12m"]),
     "rare_balance": (
         "Balance: more of the rare",
         ["rare_balance.py", "--recipes", "tech-zh", "--tokens", "800k"],
@@ -32,7 +33,9 @@ HEAD = """# Benchmarks
 
 Made by `make bench`; each part by the command above it. Two cores, not always free of other work;
 ratios are of CPU seconds within one call, beside peers where TIANTI_PEERS_PYTHON names an
-interpreter that has them. What was tried on the way stands in [experiments.md](experiments.md).
+interpreter that has them; tokens a second of training are those of contenders run in turn, whose
+sources NANOGPT, NANOCHAT and LITGPT name (2026-11-25: nanoGPT 3adf61e, nanochat 92d63d4, litgpt
+0.5.13, transformers as in constraints). What was tried on the way stands in [experiments.md](experiments.md).
 """
 
 

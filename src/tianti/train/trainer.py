@@ -86,6 +86,7 @@ class Trainer:
         out: Path,
         display: Display,
     ):
+        keep_freed_memory()
         self.model, self.settings, self.data = model, settings, data
         self.out, self.display = out, display
         self.optimizers = Optimizers(model, settings)
@@ -106,7 +107,6 @@ class Trainer:
             Interrupted: a signal asked to stop; everything done is saved.
             UserError: the loss is not finite again and again, or the disk is full.
         """
-        keep_freed_memory()
         self._resume()
         log = TrainLog(self.out / LOG, self.state.log_bytes)
         try:
