@@ -35,7 +35,7 @@ Made by `make bench`; each part by the command above it. Two cores, not always f
 ratios are of CPU seconds within one call, beside peers where TIANTI_PEERS_PYTHON names an
 interpreter that has them; tokens a second of training are those of contenders run in turn, whose
 sources NANOGPT, NANOCHAT and LITGPT name (2026-11-25: nanoGPT 3adf61e, nanochat 92d63d4, litgpt
-0.5.13, transformers as in constraints). What was tried on the way stands in [experiments.md](experiments.md).
+0.5.13). What was tried on the way stands in [experiments.md](experiments.md).
 """
 
 
