@@ -32,12 +32,12 @@ from tianti.train.checkpoint import (
     TrainState,
     checkpoint_path,
     load_last_good,
-    save_checkpoint,
 )
 from tianti.train.config import TrainSettings
 from tianti.train.guard import Verdict, judge
 from tianti.train.log import TrainLog
 from tianti.train.optimizer import Optimizers
+from tianti.train.saving import BackgroundSaver
 from tianti.train.schedule import Schedule
 from tianti.train.stopping import note_validation
 from tianti.units import format_count
@@ -96,6 +96,7 @@ class Trainer:
         self.loss: LossFunction = torch.compile(loss) if settings.compile else loss
         self.tokens_per_step = settings.batch_rows * data.train.context
         self.state = TrainState(step=0, total_steps=0)
+        self.saver = BackgroundSaver(out / CHECKPOINTS, settings.keep_checkpoints)
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.last_validation: float | None = None
         self._verdict: Verdict | None = None
@@ -190,9 +191,11 @@ class Trainer:
                 self._save(log)
                 last_save = now
             if number and not finished:
+                self.saver.wait()
                 raise interruption.Interrupted(number)
             if finished or self._validation_due():
                 self._validate(log, task)
+        self.saver.wait()
         log.sync()
 
     def _finished(self) -> bool:
@@ -293,6 +296,7 @@ class Trainer:
             # The loss has come to another level, and stays there.
             self.state.losses, self.state.norms, self.state.bad_in_a_row = [], [], 0
             return
+        self.saver.wait()
         if rewinds >= MOST_REWINDS or not self._load_last_good():
             raise UserError(
                 tr("the loss was not finite {count} steps in a row", count=MOST_BAD_STEPS),
@@ -315,15 +319,13 @@ class Trainer:
 
     def _save(self, log: TrainLog) -> None:
         self.state.log_bytes = log.sync()
-        save_checkpoint(
-            self.out / CHECKPOINTS,
+        self.saver.save(
             Checkpoint(
                 self.state,
                 self._weights(),
                 self.optimizers.state_tensors(),
                 {} if self.average is None else self.average.tensors,
             ),
-            self.settings.keep_checkpoints,
             self.state.best_step if self.settings.early_stopping else None,
         )
 
