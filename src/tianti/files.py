@@ -141,17 +141,42 @@ def publish_folder(partial: Path, final: Path) -> None:
 def describe_files(folder: Path, skip: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Gives `{relative path: {"bytes": size, "sha256": digest}}` for every file below a folder."""
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
-        }
+        path.relative_to(folder).as_posix(): describe_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.relative_to(folder).as_posix() not in skip
     }
 
 
+def describe_file(path: Path) -> dict[str, Any]:
+    """Gives `bytes` and `sha256` of a file."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """Writes JSON with a checksum of itself, atomically."""
+    # As it will be read: JSON knows no tuples and no numbers as names.
+    plain = json.loads(json_text(values))
+    write_json(path, plain | {"checksum": _seal_of(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote.
+
+    Raises:
+        Damaged: the file is missing, torn or altered.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict) or values.pop("checksum", None) != _seal_of(values):
+        raise Damaged(tr("file is damaged (checksum differs)"), where=path)
+    return values
+
+
+def _seal_of(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def check_files(folder: Path, files: dict[str, dict[str, Any]], *, hashes: bool) -> None:
-    """Compares a folder with its description.
+    """Compares a folder with its description; the first file that differs is an error.
 
     Args:
         folder: where the files lie.
@@ -161,14 +186,28 @@ def check_files(folder: Path, files: dict[str, dict[str, Any]], *, hashes: bool)
     Raises:
         Damaged: a file is missing, has another size or other content.
     """
+    for error in damaged_files(folder, files, hashes=hashes):
+        raise error
+
+
+def damaged_files(
+    folder: Path, files: dict[str, dict[str, Any]], *, hashes: bool
+) -> Iterator[Damaged]:
+    """Gives the files of a folder that are not what its description says.
+
+    Args:
+        folder: where the files lie.
+        files: what `describe_files` gave.
+        hashes: compare content too, not sizes alone.
+    """
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
-            raise Damaged(tr("file is missing"), where=path)
-        if path.stat().st_size != expected["bytes"]:
-            raise Damaged(tr("file is damaged (size differs from its manifest)"), where=path)
-        if hashes and sha256_file(path) != expected["sha256"]:
-            raise Damaged(tr("file is damaged (checksum differs from its manifest)"), where=path)
+            yield Damaged(tr("file is missing"), where=path)
+        elif path.stat().st_size != expected["bytes"]:
+            yield Damaged(tr("file is damaged (size differs from its manifest)"), where=path)
+        elif hashes and sha256_file(path) != expected["sha256"]:
+            yield Damaged(tr("file is damaged (checksum differs from its manifest)"), where=path)
 
 
 def write_array(path: Path, array: Any) -> None:

@@ -182,6 +182,27 @@ def report_command(
     print_json({"report": str(run / REPORT)}) if as_json else print(run / REPORT)
 
 
+@app.command(
+    "verify", help=tr("Compare every file of a run with the checksums it was written with.")
+)
+def verify_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=tr("Folder of a run."))],
+    as_json: AsJson = False,
+) -> None:
+    """Says what is missing, torn or altered in a run."""
+    from tianti.runs.verify import verify
+
+    found = list(verify(run))
+    if as_json:
+        print_json({"ok": not found, "damaged": [str(error.where) for error in found]})
+    for error in found:
+        print(error, file=sys.stderr)
+    if found:
+        raise typer.Exit(2)
+    if not as_json:
+        print(tr("{path}: every file is as it was written", path=run))
+
+
 @recipe_app.command("check", help=tr("Say everything that is wrong in a recipe."))
 def check_command(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Checks a recipe."""

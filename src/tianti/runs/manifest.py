@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tianti.errors import Damaged
-from tianti.files import check_files, describe_files, read_json, write_json
+from tianti.files import check_files, describe_files, read_sealed, write_sealed
 from tianti.messages import tr
 
 MANIFEST = "manifest.json"
@@ -40,7 +40,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Writes the manifest into a folder, with sizes and checksums of all files there."""
         files = describe_files(folder, skip=(MANIFEST, MARK))
-        write_json(folder / MANIFEST, asdict(self) | {"files": files})
+        write_sealed(folder / MANIFEST, asdict(self) | {"files": files})
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
@@ -53,7 +53,7 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            return cls(**read_json(path))
+            return cls(**read_sealed(path))
         except TypeError as error:
             raise Damaged(tr("file is damaged (not a manifest)"), where=path) from error
 

@@ -28,9 +28,9 @@ from tianti.runs.stages import (
     stage_config,
     summary,
 )
+from tianti.runs.verify import PARTIAL, seal
 from tianti.units import format_duration
 
-PARTIAL = ".partial"
 REPORT = "report.html"
 
 
@@ -235,6 +235,7 @@ class _Runner:
             write_report(self.folder / REPORT, self.folder, results)
         elif not (self.folder / RESULTS).is_file():
             write_results(self.folder, results)
+        seal(self.folder, ("recipe.yaml", RESULTS, REPORT))
         return Run(self.folder, results, tuple(self.done), tuple(self.kept))
 
 

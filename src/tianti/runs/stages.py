@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tianti.corpus.config import CorpusConfig, CorpusStageConfig, Source
+from tianti.errors import Damaged
 from tianti.evaluate.config import EvaluateStageConfig
-from tianti.files import file_stamp, read_json, write_json
+from tianti.files import file_stamp, read_sealed, write_sealed
 from tianti.generate.config import GenerateStageConfig
 from tianti.messages import tr
 from tianti.recipe import Recipe
@@ -161,11 +163,14 @@ def _content(recipe: Recipe, run: Path) -> list[list[str]]:
     from tianti.corpus.sources import source_hashes
 
     path = run / HASHES
-    known = read_json(path) if path.is_file() else {}
+    known: dict[str, str] = {}
+    # One that is damaged costs reading the sources again, nothing else.
+    with contextlib.suppress(Damaged):
+        known = read_sealed(path)["hashes"] if path.is_file() else {}
     count = len(known)
     hashes = [source_hashes(source, known) for source in _all_that_is_read(recipe.corpus)]
     if len(known) != count and run.is_dir():
-        write_json(path, known)
+        write_sealed(path, {"hashes": known})
     return hashes
 
 

@@ -7,13 +7,10 @@ of the others and whose `checksum` covers `state.json` itself.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -22,8 +19,8 @@ from tianti.files import (
     check_files,
     describe_files,
     publish_folder,
-    read_json,
-    write_json,
+    read_sealed,
+    write_sealed,
     write_tensors,
 )
 from tianti.messages import tr
@@ -81,10 +78,6 @@ class Checkpoint:
     average: dict[str, Tensor] = field(default_factory=dict)
 
 
-def _checksum(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
 def save_checkpoint(
     folder: Path, checkpoint: Checkpoint, keep: int, best_step: int | None = None
 ) -> Path:
@@ -105,7 +98,7 @@ def save_checkpoint(
             for name, tensors in files.items():
                 write_tensors(partial / name, {k: v.contiguous() for k, v in tensors.items()})
             values = {"state": asdict(checkpoint.state), "files": describe_files(partial)}
-            write_json(partial / STATE, values | {"checksum": _checksum(values)})
+            write_sealed(partial / STATE, values)
             publish_folder(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -135,11 +128,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    values = read_json(path / STATE)
+    values = read_sealed(path / STATE)
     try:
-        checksum = values.pop("checksum")
-        if checksum != _checksum(values):
-            raise Damaged(tr("file is damaged (checksum differs)"), where=path / STATE)
         state, files = TrainState(**values["state"]), values["files"]
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(tr("file is damaged (not a checkpoint)"), where=path / STATE) from error

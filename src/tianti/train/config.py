@@ -70,6 +70,12 @@ class TrainConfig(BaseModel):
     validation_tokens: Count = Field(65_536, gt=0, description="Tokens of one validation.")
     save_every: Duration = Field(60.0, gt=0, description="Time between checkpoints.")
     keep_checkpoints: int = Field(2, ge=2, description="Checkpoints kept.")
+    check_memory_every: Count | None = Field(
+        None,
+        gt=0,
+        description="Steps between checks that weights did not change by themselves and a gradient"
+        " can be repeated; each costs two more passes.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile; auto: where a compiler exists and the budget repays it."
     )
@@ -100,6 +106,7 @@ class TrainSettings(BaseModel):
     decay_embeddings: bool = True
     average: float = 0.0
     early_stopping: int | None = None
+    check_memory_every: int | None = None
     validate_every: int | None
     validation_tokens: int
     save_every: float

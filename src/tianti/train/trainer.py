@@ -35,6 +35,7 @@ from tianti.train.checkpoint import (
 )
 from tianti.train.config import TrainSettings
 from tianti.train.guard import Verdict, judge
+from tianti.train.integrity import IntegrityCheck
 from tianti.train.log import TrainLog
 from tianti.train.optimizer import Optimizers
 from tianti.train.saving import BackgroundSaver
@@ -97,6 +98,8 @@ class Trainer:
         self.tokens_per_step = settings.batch_rows * data.train.context
         self.state = TrainState(step=0, total_steps=0)
         self.saver = BackgroundSaver(out / CHECKPOINTS, settings.keep_checkpoints)
+        every = settings.check_memory_every
+        self.integrity = None if every is None else IntegrityCheck(model, every)
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.last_validation: float | None = None
         self._verdict: Verdict | None = None
@@ -229,6 +232,8 @@ class Trainer:
         # While the steps are still being measured, nothing is late yet.
         progress = step / self.state.total_steps if self.state.total_steps else 0.0
         batch = self.data.train.batch(step + self.state.batch_offset, progress=progress)
+        if self.integrity is not None:
+            self.integrity.before_step(step, lambda: self._gradients(batch))
         loss = self._gradients(batch)
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.settings.clip_grad_norm
@@ -243,6 +248,8 @@ class Trainer:
         self.state.step += 1
         if self.average is not None:
             self.average.update(self.state.step)
+        if self.integrity is not None:
+            self.integrity.after_step(step)
         self.state.tokens += self.tokens_per_step
         log.write(
             step=self.state.step,
@@ -318,6 +325,8 @@ class Trainer:
         )
 
     def _save(self, log: TrainLog) -> None:
+        if self.integrity is not None:
+            self.integrity.check_weights(self.state.step)
         self.state.log_bytes = log.sync()
         self.saver.save(
             Checkpoint(
