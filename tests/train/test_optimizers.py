@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -148,3 +150,21 @@ def test_cosine_and_constant_have_their_shapes():
     assert cosine.at(60) == pytest.approx(0.55)
     assert cosine.at(110) == pytest.approx(0.1)
     assert Schedule("constant", 100, 0, 0, 0).at(99) == 1
+
+
+@pytest.mark.parametrize(("least", "error"), [(1e-1, 1e-5), (1e-3, 1e-3), (1e-5, 2e-3)])
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16)])
+def test_the_detour_over_the_square_of_long_matrices_costs_digits_alone(
+    monkeypatch, least, error, shape
+):
+    rows, columns = min(shape), max(shape)
+    generator = torch.Generator().manual_seed(2)
+    left, _ = torch.linalg.qr(torch.randn(3, rows, rows, generator=generator))
+    right, _ = torch.linalg.qr(torch.randn(3, columns, rows, generator=generator))
+    values = torch.logspace(0, math.log10(least), rows)
+    matrices = (left * values) @ right.mT
+    matrices = matrices if shape[0] == rows else matrices.mT
+    short = orthogonalize(matrices)
+    monkeypatch.setattr("tianti.train.muon.LONG", 1e9)
+    assert (short - orthogonalize(matrices)).abs().max() < error
+    assert not orthogonalize(torch.zeros(1, *shape)).any()

@@ -20,6 +20,8 @@ POLAR_EXPRESS = (
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
 ADAMW_RMS = 0.2
+# How many times longer than wide a matrix must be for the detour over its square to pay.
+LONG = 1.5
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -29,17 +31,41 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         matrices: `(count, rows, columns)`, any float type.
 
     Returns:
-        The same shape; singular values within about 0.05 of 1 (zero matrices stay zero).
+        The same shape. Singular values above a hundredth of the norm come to lie between 0.85 and
+        1.15, smaller ones grow a hundredfold; zero matrices stay zero.
     """
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
     norm = x.flatten(1).norm(dim=1).view(-1, 1, 1)
     x = x / (norm * 1.02 + 1e-7)
+    if x.dtype == torch.float32 and x.shape[-1] >= LONG * x.shape[-2]:
+        x = _through_gram(x)
+        return x if wide else x.mT
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x if wide else x.mT
+
+
+def _through_gram(x: Tensor) -> Tensor:
+    """Gives the same for long matrices, with the long side in two products instead of ten.
+
+    All iterations are polynomials of `x @ x.T` times `x`, and polynomials of one matrix commute: so
+    the product of the polynomials is gathered first. Squaring costs half of the digits of small
+    singular values: entries of the result err by 1e-3 where some are 1e-5 of the largest, against
+    the 0.15 by which the values themselves miss 1.
+    """
+    gram = x @ x.mT
+    identity = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
+    gathered: Tensor | None = None
+    for number, (a, b, c) in enumerate(POLAR_EXPRESS, 1):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c).add_(identity, alpha=a)
+        gathered = polynomial if gathered is None else polynomial @ gathered
+        if number < len(POLAR_EXPRESS):
+            gram = polynomial @ (gram @ polynomial)
+    assert gathered is not None
+    return gathered @ x
 
 
 class Muon(torch.optim.Optimizer):
