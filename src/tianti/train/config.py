@@ -36,6 +36,11 @@ class TrainConfig(BaseModel):
     micro_batch_rows: Count | None = Field(
         None, gt=0, description="Rows computed at once; a step adds up several."
     )
+    activation_checkpointing: Literal["off", "selective", "full"] = Field(
+        "off",
+        description="Keep less for the backward pass and compute it again: a little more work"
+        " (selective) or a third more (full).",
+    )
     schedule: Literal["wsd", "cosine", "constant"] = Field(
         "wsd", description="Warm-up, stable, decay; or cosine; or constant after the warm-up."
     )
@@ -107,6 +112,7 @@ class TrainSettings(BaseModel):
     average: float = 0.0
     early_stopping: int | None = None
     check_memory_every: int | None = None
+    activation_checkpointing: Literal["off", "selective", "full"] = "off"
     validate_every: int | None
     validation_tokens: int
     save_every: float

@@ -25,6 +25,7 @@ from tianti.objective.causal import CausalLoss, causal_loss
 from tianti.progress import Display, Task
 from tianti.tokens.permutation import mix
 from tianti.tokens.stream import Batch, BatchStream
+from tianti.train.activations import checkpoint_activations
 from tianti.train.average import WeightAverage
 from tianti.train.budget import StepClock, steps_of_budget
 from tianti.train.checkpoint import (
@@ -91,6 +92,7 @@ class Trainer:
         self.model, self.settings, self.data = model, settings, data
         self.out, self.display = out, display
         self.optimizers = Optimizers(model, settings)
+        checkpoint_activations(model, settings.activation_checkpointing)
         loss = functools.partial(
             causal_loss, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss
         )
