@@ -1,8 +1,8 @@
 """Peak memory of training steps against what the model must hold: `python benchmarks/memory.py`.
 
-One process for each row: one step warms up, the next are measured. The peak is resident memory above
-what the process had before the network was made; beside it stand weights, gradients and moments,
-which nothing can spare, so what is left is activations. Float32, eager, on the processor.
+One process for each row. The peak is resident memory above what the process had before the network
+was made; beside it stand weights, gradients and moments, which nothing can spare, so what is left is
+activations. Float32, eager, on the processor.
 """
 
 from __future__ import annotations

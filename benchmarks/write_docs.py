@@ -52,8 +52,8 @@ def main() -> None:
     for name, (title, command) in PARTS.items():
         table = TABLES / f"{name}.md"
         if table.is_file():
-            text = table.read_text().replace("\n## ", "\n### ").removeprefix("## ").strip()
-            text = f"### {text}" if not text.startswith(("|", "#")) else text
+            # Headings of a part stand below its own.
+            text = f"\n{table.read_text()}".replace("\n## ", "\n### ").strip()
             page.append(f"## {title}\n\n`python benchmarks/{' '.join(command)}`\n\n{text}\n")
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page))
 

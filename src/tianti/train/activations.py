@@ -1,7 +1,7 @@
 """Activation checkpointing: what the backward pass needs is computed again rather than kept.
 
-Chen et al. 2016 (arXiv:1604.06174); the selective form keeps products and attention, as Korthikanti
-et al. 2022 (arXiv:2205.05198) advise, because these are dear to compute and the rest is dear to keep.
+Chen et al. 2016 (arXiv:1604.06174); the selective form keeps products and attention, because these
+are dear to compute and the rest is dear to keep (Korthikanti et al. 2022, arXiv:2205.05198).
 """
 
 from __future__ import annotations
