@@ -1,7 +1,7 @@
 """Peak memory of training steps against what the model must hold: `python benchmarks/memory.py`.
 
 One process for each row. The peak is resident memory above what the process had before the network
-was made; beside it stand weights, gradients and moments, which nothing can spare, so what is left is
+was made; beside it stand weights, gradients and moments, which nothing can spare: what is left are
 activations. Float32, eager, on the processor.
 """
 
