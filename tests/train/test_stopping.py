@@ -55,6 +55,7 @@ def test_stopping_is_the_same_after_an_interruption(splits, tmp_path):  # noqa: 
         if stop < 35:
             with pytest.raises(KeyboardInterrupt):
                 first.fit()
+            first.saver.wait()
         else:
             first.fit()
         again = scripted(trainer(splits, out, seed=9, **changes))

@@ -182,9 +182,7 @@ def report_command(
     print_json({"report": str(run / REPORT)}) if as_json else print(run / REPORT)
 
 
-@app.command(
-    "verify", help=tr("Compare every file of a run with the checksums it was written with.")
-)
+@app.command("verify", help=tr("Compare all files of a run with their checksums."))
 def verify_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help=tr("Folder of a run."))],
     as_json: AsJson = False,

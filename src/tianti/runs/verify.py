@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ CHECKSUMS = "checksums.json"
 def seal(folder: Path, names: tuple[str, ...]) -> None:
     """Writes down what files beside the stages are, for `verify`."""
     files = {name: describe_file(folder / name) for name in names if (folder / name).is_file()}
+    with contextlib.suppress(Damaged):
+        if read_sealed(folder / CHECKSUMS) == {"files": files}:
+            return
     write_sealed(folder / CHECKSUMS, {"files": files})
 
 
