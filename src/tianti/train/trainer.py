@@ -226,9 +226,6 @@ class Trainer:
     def one_step(self, log: TrainLog, task: Task) -> None:
         """Computes the gradient of one global batch and updates the weights."""
         step = self.state.step
-        if self.settings.dropout:
-            # What is dropped is, like the data, a function of seed and step.
-            torch.manual_seed(mix(mix(self.settings.seed) ^ step) >> 1)
         share = self._schedule().at(step)
         self.optimizers.set_learning_rate(self.settings.learning_rate * share)
         # While the steps are still being measured, nothing is late yet.
@@ -268,6 +265,9 @@ class Trainer:
 
     def _gradients(self, batch: Batch) -> float:
         """Adds up the gradients of a batch's micro-batches; gives nats per token."""
+        if self.settings.dropout:
+            # What is dropped is, like the data, a function of seed and step.
+            torch.manual_seed(mix(mix(self.settings.seed) ^ self.state.step) >> 1)
         total = batch.labels.size
         nats = 0.0
         for start in range(0, len(batch.ids), self.settings.micro_batch_rows):
