@@ -113,3 +113,31 @@ def test_a_skipped_step_leaves_weights_and_moments(splits, tmp_path):  # noqa: F
     assert (row["step"], row["skipped"]) == (71, "spike")
     assert state.skipped_steps == 1
     assert not same(before, weights(made))
+
+
+def test_going_back_is_no_change_of_the_weights_by_themselves(splits, tmp_path):  # noqa: F811
+    changes = {"budget": "60 steps", "validate_every": 5, "check_memory_every": 1}
+    made = trainer(splits, tmp_path, **changes)
+    bad_between(made, 12, 13 + 20, value=float("inf"))
+    assert made.fit().rewinds > 0
+
+
+def test_leaps_without_a_checkpoint_are_a_new_level(splits, tmp_path):  # noqa: F811
+    made = trainer(splits, tmp_path, budget="120 steps", validate_every=200)
+    bad_between(made, 70, 10**6, value=40.0)
+    state = made.fit()
+    assert (state.step, state.rewinds, state.losses[-1]) == (120, 0, 40.0)
+
+
+def test_going_back_keeps_the_validation_and_the_best_has_a_checkpoint(splits, tmp_path):  # noqa: F811
+    made = trainer(splits, tmp_path, budget="60 steps", validate_every=5, early_stopping=50)
+    bad_between(made, 10, 35)
+    # The best would be amid the bad steps, if any were validated there.
+    made.validation_bits_per_byte = lambda: 1.0 if made.state.bad_in_a_row else 5.0
+    state = made.fit()
+    assert state.rewinds > 0
+    assert (tmp_path / "checkpoints" / f"step-{state.best_step:08d}").is_dir()
+    rows = read_log(tmp_path / LOG)
+    steps = [row["step"] for row in rows if "validation_bits_per_byte" in row]
+    # Step 15 came amid bad steps, whose weights were validated before.
+    assert steps == [5, 10, *range(20, 61, 5)]

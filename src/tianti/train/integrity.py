@@ -70,6 +70,10 @@ class IntegrityCheck:
         if self._digest is not None and digest(self._parameters) != self._digest:
             raise self._error(step, tr("weights changed in memory by themselves"))
 
+    def forget(self) -> None:
+        """Says that the weights are about to be others: nothing is to be compared with."""
+        self._digest = None
+
     def after_step(self, step: int) -> None:
         """Remembers the weights where the next step is one to check before."""
         if (step + 1) % self.every == 0:

@@ -152,6 +152,8 @@ class Trainer:
         )
         if checkpoint is None:
             return False
+        if self.integrity is not None:
+            self.integrity.forget()
         self.state = checkpoint.state
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
@@ -198,7 +200,7 @@ class Trainer:
             if number and not finished:
                 self.saver.wait()
                 raise interruption.Interrupted(number)
-            if finished or self._validation_due():
+            if finished or (self._validation_due() and not self.state.bad_in_a_row):
                 self._validate(log, task)
         self.saver.wait()
         log.sync()
@@ -301,12 +303,12 @@ class Trainer:
             UserError: that has been tried often enough, or there is no checkpoint.
         """
         last, rewinds, skipped = self.state.step, self.state.rewinds, self.state.skipped_steps
-        if rewinds >= MOST_REWINDS and verdict == "spike":
-            # The loss has come to another level, and stays there.
-            self.state.losses, self.state.norms, self.state.bad_in_a_row = [], [], 0
-            return
         self.saver.wait()
         if rewinds >= MOST_REWINDS or not self._load_last_good():
+            if verdict == "spike":
+                # The loss has come to another level, and stays there.
+                self.state.losses, self.state.norms, self.state.bad_in_a_row = [], [], 0
+                return
             raise UserError(
                 tr("the loss was not finite {count} steps in a row", count=MOST_BAD_STEPS),
                 where=f"train, step {last}",
