@@ -12,10 +12,12 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from train_peers import SHAPES
+from train_speed import our_config
 
 MODES = ("off", "selective", "full")
 VOCABULARIES = (4096, 32_768, 131_072)
@@ -25,28 +27,16 @@ def measure(size: str, vocabulary: int, mode: str, whole_logits: bool) -> dict[s
     """Gives bytes: `peak` above the start, `held` of weights, gradients and moments."""
     import torch
 
-    from tianti.model.config import TransformerConfig
     from tianti.model.initialization import initialize
     from tianti.model.transformer import Transformer
     from tianti.objective.causal import causal_loss
     from tianti.train.activations import checkpoint_activations
 
-    shape = SHAPES[size]
+    shape = replace(SHAPES[size], vocabulary=vocabulary)
     warm = torch.nn.Linear(256, 256)
     warm(torch.randn(64, 256)).sum().backward()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model = Transformer(
-        TransformerConfig(
-            vocab_size=vocabulary,
-            width=shape.width,
-            depth=shape.depth,
-            num_heads=shape.heads,
-            num_kv_heads=shape.heads,
-            head_dim=shape.width // shape.heads,
-            mlp_width=shape.mlp_width,
-            context=shape.time,
-        )
-    )
+    model = Transformer(our_config(shape))
     initialize(model, 0)
     checkpoint_activations(model, mode)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)

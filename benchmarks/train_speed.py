@@ -27,11 +27,26 @@ from train_peers import CONTENDERS, SHAPES, Shape
 PEAK_SIZES = (1024, 1536, 2048)
 
 
+def our_config(shape: Shape) -> Any:
+    """Gives the network of a shape."""
+    from tianti.model.config import TransformerConfig
+
+    return TransformerConfig(
+        vocab_size=shape.vocabulary,
+        width=shape.width,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        num_kv_heads=shape.heads,
+        head_dim=shape.width // shape.heads,
+        mlp_width=shape.mlp_width,
+        context=shape.time,
+    )
+
+
 def our_step(shape: Shape, optimizer: str, compiled: bool = True) -> Any:
     """Gives a step of tianti's trainer as it is, its data and log included."""
     import numpy as np
 
-    from tianti.model.config import TransformerConfig
     from tianti.model.initialization import initialize
     from tianti.model.transformer import Transformer
     from tianti.progress import SILENT
@@ -48,16 +63,6 @@ def our_step(shape: Shape, optimizer: str, compiled: bool = True) -> Any:
     write_shards(folder / "train", documents, vocab_size=shape.vocabulary, end_of_text=0)
     stream = BatchStream(
         TokenSplit.open(folder / "train"), context=shape.time, rows=shape.batch, seed=0
-    )
-    config = TransformerConfig(
-        vocab_size=shape.vocabulary,
-        width=shape.width,
-        depth=shape.depth,
-        num_heads=shape.heads,
-        num_kv_heads=shape.heads,
-        head_dim=shape.width // shape.heads,
-        mlp_width=shape.mlp_width,
-        context=shape.time,
     )
     given = TrainConfig(budget="1000000 steps").model_dump()
     known = {
@@ -76,7 +81,7 @@ def our_step(shape: Shape, optimizer: str, compiled: bool = True) -> Any:
             "seed": 0,
         }
     )
-    model = Transformer(config)
+    model = Transformer(our_config(shape))
     initialize(model, 0)
     trainer = Trainer(
         model, settings, TrainData(stream, stream, np.ones(shape.vocabulary)), folder, SILENT
