@@ -55,7 +55,7 @@ SHAPES = {
 }
 
 
-def _from(variable: str) -> None:
+def peer_modules(variable: str) -> None:
     """Makes the modules of a peer's checkout importable."""
     folder = os.environ.get(variable)
     if not folder:
@@ -81,7 +81,7 @@ def _plain_step(
 
 def nanogpt(shape: Shape, compiled: bool) -> Step:
     """Gives nanoGPT's step, as its train.py takes it."""
-    _from("NANOGPT")
+    peer_modules("NANOGPT")
     from model import GPT, GPTConfig
 
     model: Any = GPT(
@@ -128,7 +128,7 @@ def transformers_llama(shape: Shape, compiled: bool) -> Step:
 
 def litgpt(shape: Shape, compiled: bool) -> Step:
     """Gives litgpt's step, as its pretrain.py takes it."""
-    _from("LITGPT")
+    peer_modules("LITGPT")
     from litgpt.config import Config
     from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy
@@ -160,7 +160,7 @@ def litgpt(shape: Shape, compiled: bool) -> Step:
 
 def nanochat(shape: Shape, compiled: bool) -> Step:
     """Gives nanochat's step, as its base_train.py takes it (it does not clip)."""
-    _from("NANOCHAT")
+    peer_modules("NANOCHAT")
     from nanochat.gpt import GPT, GPTConfig
 
     model: Any = GPT(
