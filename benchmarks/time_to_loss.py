@@ -165,7 +165,7 @@ def our_run(run: Path, seconds: float, seed: int, changes: list[str]) -> Any:
     }
 
 
-RATES = {"nanogpt": (3e-3, 1e-3, 6e-4), "nanochat": (0.09, 0.3, 1.0)}
+RATES = {"nanogpt": (3e-3, 1e-3, 6e-4), "nanochat": (0.3, 0.09, 1.0)}
 
 
 def peer_process(name: str, value: float, arguments: argparse.Namespace, run: Path) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tianti.evaluate.statistics import Metric
     from tianti.generate.engine import Generated, TextStream
     from tianti.model.transformer import Transformer
+    from tianti.search.study import Search
     from tianti.tokens.tokenizer import Tokenizer
 
 
@@ -53,6 +54,45 @@ def run(
         Path(out) if out is not None else None,
         until=until,
         redo_from=redo_from,
+        display=display or Display(),
+    )
+
+
+def search(
+    recipe: str | Path,
+    settings: list[str],
+    *,
+    trials: int = 20,
+    out: str | Path | None = None,
+    storage: str | None = None,
+    display: Display | None = None,
+) -> Search:
+    """Tries settings of a recipe against the validation split; see `tianti.search.study.search`.
+
+    Args:
+        recipe: path of the recipe.
+        settings: `a.b=low..high` and `a.b=x,y` are searched, `a.b=c` holds for every trial.
+        trials: how many in all.
+        out: folder; `runs/NAME-search` when not given.
+        storage: URL of an Optuna storage that several machines share.
+        display: shows progress on stderr; by default it does.
+
+    Raises:
+        UserError: something the user can mend; finished trials stay.
+    """
+    try:
+        from tianti.search.study import search as search_settings
+    except ModuleNotFoundError as error:
+        raise UserError(
+            tr("searching needs Optuna, which is not installed"),
+            remedy="pip install 'tianti[search]'",
+        ) from error
+    return search_settings(
+        recipe,
+        settings,
+        trials=trials,
+        out=Path(out) if out is not None else None,
+        storage=storage,
         display=display or Display(),
     )
 

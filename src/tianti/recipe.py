@@ -184,6 +184,14 @@ def _yaml_mistake(error: yaml.YAMLError) -> Mistake:
     return Mistake("", tr("not YAML: {problem}", problem=problem), mark and mark.line + 1)
 
 
+def read_value(text: str) -> Any:
+    """Gives what a value means in a recipe; text that is no YAML stands for itself."""
+    try:
+        return yaml.load(text, Loader=_RecipeLoader) if text else None
+    except yaml.YAMLError:
+        return text
+
+
 def _override(values: dict[str, Any], item: str) -> Mistake | None:
     """Sets `a.b=c` in nested mappings and lists; gives what is wrong with it, if anything."""
     path, equals, text = item.partition("=")

@@ -21,6 +21,41 @@ def test_patience_counts_validations_since_the_best():
     assert (state.best_step, state.best_validation, state.stopped) == (5, 1.9, True)
 
 
+def test_a_tail_is_averaged_evenly_and_survives_a_stop(splits, tmp_path):  # noqa: F811
+    changes = {"budget": "20 steps", "average_tail": 0.25, "validate_every": 4}
+    seen = []
+    straight = trainer(splits, tmp_path / "straight", **changes)
+    inner = straight.one_step
+
+    def noted(log, task):
+        inner(log, task)
+        seen.append(weights(straight))
+
+    straight.one_step = noted
+    straight.fit()
+    for name, tensor in straight.average.tensors.items():
+        mean = torch.stack([step[name] for step in seen[15:]]).mean(dim=0)
+        torch.testing.assert_close(tensor, mean, rtol=1e-5, atol=1e-7)
+    for stop in (8, 15, 16, 18):
+        out = tmp_path / f"stopped-{stop}"
+        first = trainer(splits, out, save_every=1e-9, **changes)
+        inner = first.one_step
+
+        def until(log, task, first=first, inner=inner, stop=stop):
+            if first.state.step == stop:
+                raise KeyboardInterrupt
+            inner(log, task)
+
+        first.one_step = until
+        with pytest.raises(KeyboardInterrupt):
+            first.fit()
+        first.saver.wait()
+        second = trainer(splits, out, seed=9, **changes)
+        second.fit()
+        assert same(second.average.tensors, straight.average.tensors)
+        assert second.last_validation == straight.last_validation
+
+
 def test_training_stops_and_keeps_the_checkpoint_of_the_best(splits, tmp_path):  # noqa: F811
     made = trainer(splits, tmp_path, budget="100 steps", validate_every=5, early_stopping=4)
     values = iter([3.0, 2.9, 2.5, *[2.6] * 20])
@@ -71,7 +106,7 @@ def test_the_average_is_that_of_a_loop_and_is_what_is_validated():
     for step in range(1, 200):
         with torch.no_grad():
             layer.weight += torch.randn(2, 3)
-        average.update(step)
+        average.update(step, 0)
         decay = min(0.9, step / (step + 10))
         by_hand = decay * by_hand + (1 - decay) * layer.weight.detach()
     torch.testing.assert_close(average.tensors["weight"], by_hand)

@@ -117,6 +117,53 @@ def test_stopping_and_going_on_is_bitwise_the_undisturbed_run(splits, tmp_path, 
     assert logs[0] == logs[1]
 
 
+@pytest.mark.parametrize("call", [1, 2, 11, 12, 32])
+def test_a_request_to_stop_ends_a_long_step_after_the_rows_at_work(splits, tmp_path, call):
+    straight = trainer(splits, tmp_path / "straight", micro_batch_rows=1, validate_every=3)
+    straight.fit()
+    first = trainer(splits, tmp_path / "stopped", micro_batch_rows=1, validate_every=3)
+    inner, calls = first._loss_of_rows, []
+
+    def counted(*arguments):
+        calls.append(first.state.step)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inner(*arguments)
+
+    first._loss_of_rows = counted
+    with interruption.signals_handled(), pytest.raises(interruption.Interrupted):
+        first.fit()
+    assert len(calls) == call, "nothing more was computed"
+    saved = load_last_good(tmp_path / "stopped" / CHECKPOINTS, pytest.fail)
+    rows = first.settings.batch_rows
+    # The last rows of a step end it; what comes before them is done anew.
+    assert saved.state.step == calls[-1] + (call % rows == 0 and call < 3 * rows)
+    second = trainer(splits, tmp_path / "stopped", seed=9, micro_batch_rows=1, validate_every=3)
+    second.fit()
+    assert same(weights(straight), weights(second))
+    logs = [read_log(tmp_path / name / LOG) for name in ("straight", "stopped")]
+    assert logs[0] == logs[1]
+
+
+def test_a_stop_while_the_steps_of_a_wall_budget_are_measured_loses_nothing(splits, tmp_path):
+    first = trainer(splits, tmp_path, budget="60s")
+    first.one_step = _StopAt(first, 2)
+    with interruption.signals_handled(), pytest.raises(interruption.Interrupted):
+        first.fit()
+    second = trainer(splits, tmp_path, seed=9, budget="2s")
+    steps = []
+    inner = second.one_step
+
+    def noted(log, task):
+        steps.append(second.state.step)
+        inner(log, task)
+
+    second.one_step = noted
+    second.fit()
+    assert steps[0] == 2
+    assert [r["step"] for r in read_log(tmp_path / LOG) if "loss" in r][:3] == [1, 2, 3]
+
+
 def test_what_is_dropped_is_a_function_of_seed_and_step(splits, tmp_path):
     straight = trainer(splits, tmp_path / "straight", dropout=0.2)
     straight.fit()

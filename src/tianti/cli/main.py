@@ -84,6 +84,41 @@ def plan_command(
         say_plan(planned, recipe)
 
 
+@app.command("search", help=tr("Search settings against the validation split."))
+def search_command(
+    recipe: RecipeFile,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[a.b=low..high | a.b=x,y]…",
+            help=tr("Settings to search; a.b=c holds for every trial."),
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help=tr("Trials in all."))] = 20,
+    storage: Annotated[
+        str | None,
+        typer.Option(help=tr("An Optuna storage URL that several machines share.")),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help=tr("Folder of the search; runs/NAME-search when not given.")),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Searches settings."""
+    from tianti.api import search
+    from tianti.progress import Display
+    from tianti.search.terminal import say_search
+
+    found = search(
+        recipe, settings or [], trials=trials, out=out, storage=storage, display=Display()
+    )
+    if as_json:
+        print_json(found.results)
+    else:
+        say_search(found)
+
+
 @app.command("generate", help=tr("Go on from a prompt."))
 def generate_command(
     model: ModelFolder,

@@ -7,6 +7,7 @@ from typing import Any
 
 BLUE, ORANGE, GREEN, GREY, RED = "#2563eb", "#ea7317", "#0f9d6b", "#94a3b8", "#d1495b"
 MOST_POINTS = 2000
+LATER_VALIDATIONS = 2
 Translate = Callable[[str], str]
 
 
@@ -63,6 +64,10 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
     steps, losses = _thinned(steps), _thinned(smooth)
     checks = [row for row in log if "validation_bits_per_byte" in row]
     tokens = [row["tokens"] for row in steps]
+    marks = [_upright(row["tokens"], t("skipped"), GREY) for row in log if "skipped" in row]
+    marks += [_upright(tokens, t("gone back"), RED) for tokens in _rewound(log)]
+    if (parted := part_of_ways(log)) is not None:
+        marks.append(_upright(parted["tokens"], t("train and validation part"), RED))
     return {
         "data": [
             _line(tokens, [row["loss"] for row in steps], t("loss of each step"), BLUE)
@@ -80,6 +85,8 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
         ],
         "layout": {
             "height": 520,
+            "shapes": [shape for shape, _ in marks],
+            "annotations": [words for _, words in marks],
             "xaxis": {"title": {"text": t("tokens")}, "anchor": "y3"},
             "yaxis": {"domain": [0.34, 1], "title": {"text": t("loss, nats per token")}},
             "yaxis2": {
@@ -99,6 +106,55 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
             "hovermode": "x unified",
         },
     }
+
+
+def part_of_ways(log: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Gives the best validation, where training went on to learn what validation does not share.
+
+    That is where all of several later validations are worse while the loss still fell; None where
+    there is no such step.
+    """
+    checks = [row for row in log if "validation_bits_per_byte" in row]
+    if not checks:
+        return None
+    best = min(range(len(checks)), key=lambda i: checks[i]["validation_bits_per_byte"])
+    if len(checks) - best <= LATER_VALIDATIONS:
+        return None
+    losses = [row for row in log if row.get("loss") is not None]
+    smooth = _smoothed([row["loss"] for row in losses])
+    step = checks[best]["step"]
+    before = [loss for row, loss in zip(losses, smooth, strict=True) if row["step"] <= step]
+    return checks[best] if before and smooth[-1] < before[-1] else None
+
+
+def _rewound(log: list[dict[str, Any]]) -> list[int]:
+    """Gives the tokens at which training went back to a checkpoint."""
+    found, tokens = [], 0
+    for row in log:
+        if "rewound_from" in row:
+            found.append(tokens)
+        tokens = row.get("tokens", tokens)
+    return found
+
+
+def _upright(tokens: int, words: str, colour: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draws a line at a number of tokens, with words."""
+    place = {"xref": "x", "yref": "paper"}
+    line = {"color": colour, "dash": "dot", "width": 1.5}
+    return (
+        {"type": "line", **place, "x0": tokens, "x1": tokens, "y0": 0, "y1": 1, "line": line},
+        {
+            **place,
+            "x": tokens,
+            "y": 1,
+            "text": words,
+            "showarrow": False,
+            "textangle": -90,
+            "xanchor": "right",
+            "yanchor": "top",
+            "font": {"color": colour, "size": 11},
+        },
+    )
 
 
 def funnel(corpus: dict[str, Any], t: Translate) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
     """
     log = read_log(run / "train" / "log.jsonl")
     view = _read_view(run / "corpus" / OVERVIEW)
-    _write_page(
+    write_page(
         path,
         "report.html.j2",
         lambda language: _figures(results, log, view, language),
@@ -36,6 +36,7 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
         run=run.as_posix(),
         evaluate=results.get("evaluate"),
         train=results.get("train"),
+        parted=figures.part_of_ways(log),
         corpus=results.get("corpus"),
         steps=_steps(results),
         balance=results.get("tokens", {}).get("balance"),
@@ -63,7 +64,7 @@ def write_corpus_report(
         found = corpus_figures(view, t)
         return found | ({"funnel": figures.funnel(summary, t)} if summary else {})
 
-    _write_page(
+    write_page(
         path,
         "inspect.html.j2",
         drawn,
@@ -75,7 +76,7 @@ def write_corpus_report(
     )
 
 
-def _write_page(
+def write_page(
     path: Path, name: str, drawn: Callable[[str], dict[str, Any]], **values: Any
 ) -> None:
     """Writes one page that needs no other file."""

@@ -54,7 +54,7 @@ STAGES = (
     Stage("machine", "tianti.scale.machine:measure_machine"),
     Stage("tokenizer", "tianti.tokens.stage:train_tokenizer", ("corpus",)),
     Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer"), 2, True),
-    Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), 2, resumable=True),
+    Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), 3, resumable=True),
     Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
     Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model"), 2),
     Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model"), version=2),

@@ -18,7 +18,7 @@ _ROWS = (
 )
 
 
-def _show(text: str, style: str | None = None) -> None:
+def show(text: str, style: str | None = None) -> None:
     """Prints a line of what was asked for: on standard output, so that it can be piped."""
     if not sys.stdout.isatty():
         print(text)
@@ -33,34 +33,34 @@ def say_metric(label: str, metric: dict[str, Any]) -> None:
     interval = ""
     if metric["low"] is not None and metric["low"] == metric["low"]:
         interval = f"  [{metric['low']:.4f}, {metric['high']:.4f}]"
-    _show(f"  {label:<24} {metric['value']:.4f}{interval}  n={metric['n']}")
+    show(f"  {label:<24} {metric['value']:.4f}{interval}  n={metric['n']}")
 
 
 def say_results(run: Run) -> None:
     """Shows what a run found and how to go on."""
     if not run.done:
-        _show(tr("Nothing to do: every stage is up to date."))
+        show(tr("Nothing to do: every stage is up to date."))
     evaluate = run.results.get("evaluate")
     if evaluate:
-        _show(tr("Bits per byte on the test split (less is better):"), "bold")
+        show(tr("Bits per byte on the test split (less is better):"), "bold")
         for key, label in _ROWS:
             if key in evaluate["test"]:
                 say_metric(tr(label), evaluate["test"][key])
-    _show(tr("Report: {path}", path=run.path / REPORT))
+    show(tr("Report: {path}", path=run.path / REPORT))
     if run.results.get("model"):
-        _show(tr("Next: tianti generate {path} --prompt '…'", path=run.results["model"]))
+        show(tr("Next: tianti generate {path} --prompt '…'", path=run.results["model"]))
 
 
 def say_plan(plan: Plan, recipe: Path) -> None:
     """Shows what a run would do."""
-    _show(tr("Stages"), "bold")
+    show(tr("Stages"), "bold")
     for stage, status in plan.stages:
-        _show(f"  {stage:<10} {status}")
-    _show(tr("Settings"), "bold")
+        show(f"  {stage:<10} {status}")
+    show(tr("Settings"), "bold")
     for setting, value, reason in plan.derivation.reasons:
-        _show(f"  {setting:<24} {value:<24} {reason}")
+        show(f"  {setting:<24} {value:<24} {reason}")
     cost, derivation = plan.cost, plan.derivation
-    _show(tr("What training takes"), "bold")
+    show(tr("What training takes"), "bold")
     rows = (
         (tr("text"), format_bytes(plan.facts.train_bytes)),
         (tr("weights"), format_count(derivation.model.num_parameters())),
@@ -71,13 +71,13 @@ def say_plan(plan: Plan, recipe: Path) -> None:
         (tr("training time"), format_duration(derivation.train_seconds)),
     )
     for label, value in rows:
-        _show(f"  {label:<24} {value}")
+        show(f"  {label:<24} {value}")
     if plan.facts.estimated:
-        _show(tr("The text has not been read yet: its figures are estimated from a part of it."))
+        show(tr("The text has not been read yet: its figures are estimated from a part of it."))
     if plan.warnings:
         for warning in plan.warnings:
-            _show(warning, "yellow")
-    _show(tr("Next: tianti run {recipe}", recipe=recipe))
+            show(warning, "yellow")
+    show(tr("Next: tianti run {recipe}", recipe=recipe))
 
 
 def say_funnel(corpus: dict[str, Any]) -> None:
@@ -87,9 +87,9 @@ def say_funnel(corpus: dict[str, Any]) -> None:
     rows += [("− " + tr(reason), dropped) for reason, dropped in funnel["dropped"].items()]
     rows.append((tr("kept"), funnel["kept"]))
     for label, counts in rows:
-        _show(f"  {label:<28} {counts['documents']:>12,}  {format_bytes(counts['bytes']):>10}")
+        show(f"  {label:<28} {counts['documents']:>12,}  {format_bytes(counts['bytes']):>10}")
     if corpus["bad_inputs"]:
-        _show(
+        show(
             tr(
                 "{count} inputs could not be read; they are listed in quarantine.jsonl",
                 count=f"{corpus['bad_inputs']:,}",
@@ -104,32 +104,32 @@ _BARS = " ▁▂▃▄▅▆▇█"
 def say_overview(view: dict[str, Any]) -> None:
     """Shows what a corpus is like."""
     splits = ", ".join(f"{tr(name)} {count:,}" for name, count in view["splits"].items())
-    _show(
+    show(
         f"{view['documents']:,} {tr('documents')}, {format_bytes(view['bytes'])} ({splits})", "bold"
     )
     total = max(sum(view["languages"].values()), 1)
     shares = [f"{name} {100 * n / total:.1f} %" for name, n in list(view["languages"].items())[:8]]
-    _show(f"  {tr('languages'):<24} {'  '.join(shares)}")
+    show(f"  {tr('languages'):<24} {'  '.join(shares)}")
     for label, found in (("characters to a document", view["lengths"]), *view["quality"].items()):
         if found["counts"]:
             median = (
                 f"{found['median']:.3g}" if found["median"] < 1000 else f"{found['median']:,.0f}"
             )
             edges = f"{found['edges'][0]:.3g} … {found['edges'][-1]:.3g}"
-            _show(f"  {tr(label):<24} {_sparkline(found['counts'])}  {median}  ({edges})")
+            show(f"  {tr(label):<24} {_sparkline(found['counts'])}  {median}  ({edges})")
     for title, rows in (
         (tr("Phrases that stand in most documents"), view["phrases"][:10]),
         (tr("What repeats"), view["clusters"][:8]),
     ):
         if rows:
-            _show(title, "bold")
+            show(title, "bold")
         for row in rows:
             text = " ".join(row["text"].split())[:70]
-            _show(f"  {row['documents']:>8,}  {text}")
+            show(f"  {row['documents']:>8,}  {text}")
     for reason, samples in view["dropped"].items():
-        _show(tr("dropped: {reason}", reason=tr(reason)), "bold")
+        show(tr("dropped: {reason}", reason=tr(reason)), "bold")
         for sample in samples[:2]:
-            _show("  " + " ".join(sample["text"].split())[:100])
+            show("  " + " ".join(sample["text"].split())[:100])
 
 
 def _sparkline(counts: list[int]) -> str:

@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
+from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.units import Budget, Count, Duration, parse_budget
 
@@ -67,6 +76,12 @@ class TrainConfig(BaseModel):
     average: float = Field(
         0.0, ge=0, lt=1, description="Decay of a running average of the weights, which is kept."
     )
+    average_tail: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the last steps whose weights are averaged evenly, which is kept.",
+    )
     early_stopping: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="Stop after so many validations without a better one; keep the best weights.",
@@ -84,6 +99,12 @@ class TrainConfig(BaseModel):
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile; auto: where a compiler exists and the budget repays it."
     )
+
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainConfig:
+        if self.average and self.average_tail:
+            raise ValueError(tr("average and average_tail are two ways: choose one"))
+        return self
 
 
 class TrainSettings(BaseModel):
@@ -110,6 +131,7 @@ class TrainSettings(BaseModel):
     z_loss: float = 0.0
     decay_embeddings: bool = True
     average: float = 0.0
+    average_tail: float = 0.0
     early_stopping: int | None = None
     check_memory_every: int | None = None
     activation_checkpointing: Literal["off", "selective", "full"] = "off"

@@ -31,6 +31,11 @@ class TrainLog:
         with os_errors_named(self.path):
             self._file.write(json.dumps(record).encode() + b"\n")
 
+    def flush(self) -> None:
+        """Lets other processes see all records."""
+        with os_errors_named(self.path):
+            self._file.flush()
+
     def cut(self, keep_bytes: int) -> None:
         """Forgets the records behind a length."""
         with os_errors_named(self.path):

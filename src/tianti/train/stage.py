@@ -41,7 +41,8 @@ def train(
 
     Returns:
         `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
-        `validation_bits_per_byte`, `parameters`, `flops`, `device`, `compiled`.
+        `rewinds`, `validation_bits_per_byte` (of the weights kept), `best_step`, `stopped_early`,
+        `parameters`, `flops`, `device`, `compiled`.
 
     Raises:
         UserError: too little text for one row, or training fails in a way the user can mend.
@@ -71,6 +72,7 @@ def train(
     initialize(model, settings.seed)
     trainer = Trainer(model.to(device), settings, data, out, display)
     state = trainer.fit()
+    kept = state.best_validation if settings.early_stopping else trainer.last_validation
     return {
         "steps": state.step,
         "tokens": state.tokens,
@@ -78,7 +80,8 @@ def train(
         "train_seconds": state.train_seconds,
         "tokens_per_second": state.tokens / max(state.train_seconds, 1e-9),
         "skipped_steps": state.skipped_steps,
-        "validation_bits_per_byte": trainer.last_validation,
+        "rewinds": state.rewinds,
+        "validation_bits_per_byte": kept,
         "best_step": state.best_step,
         "stopped_early": state.stopped,
         "parameters": shape.num_parameters(),

@@ -51,6 +51,20 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 BEST = "best.json"
 
+
+class _Abandoned(Exception):
+    """A signal asked to stop amid a step or a validation, which is done anew on resume."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def _heed_a_request() -> None:
+    # Who asks with SIGTERM kills some seconds later: a long step must not stand in the way.
+    if (number := interruption.requested()) is not None:
+        raise _Abandoned(number)
+
+
 LossFunction = Callable[[Transformer, Tensor, Tensor, Tensor | None], CausalLoss]
 
 
@@ -102,7 +116,9 @@ class Trainer:
         self.saver = BackgroundSaver(out / CHECKPOINTS, settings.keep_checkpoints)
         every = settings.check_memory_every
         self.integrity = None if every is None else IntegrityCheck(model, every)
-        self.average = WeightAverage(model, settings.average) if settings.average else None
+        self.average: WeightAverage | None = None
+        if settings.average or settings.average_tail:
+            self.average = WeightAverage(model, settings.average, settings.average_tail)
         self.last_validation: float | None = None
         self._verdict: Verdict | None = None
 
@@ -122,6 +138,9 @@ class Trainer:
             ):
                 task.start_at(self.state.step)
                 self._run(log, task)
+        except _Abandoned as abandoned:
+            self.saver.wait()
+            raise interruption.Interrupted(abandoned.number) from None
         finally:
             log.close()
         if self.settings.early_stopping:
@@ -131,7 +150,7 @@ class Trainer:
         return self.state
 
     def _resume(self) -> None:
-        if self._load_last_good():
+        if self._load_last_good() and self.state.total_steps:
             self.display.say(
                 tr(
                     "Going on from step {step} of {total}",
@@ -174,14 +193,19 @@ class Trainer:
         )
 
     def _run(self, log: TrainLog, task: Task) -> None:
-        clock = None if self.state.total_steps else StepClock(self.settings.budget.amount)
         last_save = begin = time.perf_counter()
         before = self.state.train_seconds
+        clock = None
+        if not self.state.total_steps:
+            clock = StepClock(max(self.settings.budget.amount - before, 1.0))
         if self.state.step and (self._finished() or self._validation_due()):
             # A validation follows its checkpoint, so the log was cut back to before it.
             self._validate(log, task)
         while not self._finished():
-            self.one_step(log, task)
+            try:
+                self.one_step(log, task)
+            except _Abandoned:
+                self.optimizers.zero_grad()
             if self.state.bad_in_a_row >= MOST_BAD_STEPS:
                 self._go_back(log, self._verdict)
             now = time.perf_counter()
@@ -190,11 +214,11 @@ class Trainer:
                 self.state.total_steps, clock = total, None
                 write_json(self.out / PLAN, {"total_steps": total})
             finished = self._finished()
-            due = now - last_save >= self.settings.save_every and clock is None
+            due = now - last_save >= self.settings.save_every
             number = interruption.requested()
             # Amid bad steps nothing is saved: training may have to go back to before them.
             wanted = (due or self._validation_due()) and not self.state.bad_in_a_row
-            if wanted or finished or (number and clock is None):
+            if wanted or finished or number:
                 self._save(log)
                 last_save = now
             if number and not finished:
@@ -248,7 +272,7 @@ class Trainer:
         self.optimizers.zero_grad()
         self.state.step += 1
         if self.average is not None:
-            self.average.update(self.state.step)
+            self.average.update(self.state.step, self.state.total_steps)
         if self.integrity is not None:
             self.integrity.after_step(step)
         self.state.tokens += self.tokens_per_step
@@ -273,6 +297,8 @@ class Trainer:
         total = batch.labels.size
         nats = 0.0
         for start in range(0, len(batch.ids), self.settings.micro_batch_rows):
+            if start:
+                _heed_a_request()
             part = self._loss_of_rows(batch, start, self.settings.micro_batch_rows)
             (part.total / total).backward()
             nats += part.nats.item()
@@ -364,6 +390,7 @@ class Trainer:
             tokens=self.state.tokens,
             validation_bits_per_byte=round(self.last_validation, 6),
         )
+        log.flush()
         task.update(self.state.step, facts={"val BPB": f"{self.last_validation:.3f}"})
 
     @torch.no_grad()
@@ -381,6 +408,7 @@ class Trainer:
         nats = num_bytes = 0.0
         token_bytes = torch.from_numpy(self.data.token_bytes)
         for index in range(max(1, min(available, wanted))):
+            _heed_a_request()
             batch = stream.batch(index)
             labels = torch.from_numpy(batch.labels)
             counted = token_bytes[labels]

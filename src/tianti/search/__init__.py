@@ -1,0 +1,1 @@
+"""Search over settings: trials of one recipe, compared on validation."""
