@@ -148,7 +148,7 @@ def our_run(run: Path, seconds: float, seed: int, changes: list[str]) -> Any:
     begun = time.perf_counter()
     subprocess.run([*command, "--until", "model", *settings], check=True, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - begun
-    metrics = read_json(copy / "results.json")["stages"]["train"]
+    metrics = read_json(copy / "results.json")["train"]
     model = load_transformer(copy / "model")
 
     def token_nats(ids: Tensor, labels: Tensor, segments: Tensor) -> Tensor:

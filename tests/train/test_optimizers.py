@@ -107,11 +107,18 @@ def test_hidden_matrices_go_to_muon_and_norms_are_not_decayed():
         for n in range(2)
         for part in ("attention.qkv", "attention.out", "feedforward.gate_up", "feedforward.down")
     }
-    decayed, norms = adamw.param_groups
-    assert {names[id(p)] for p in decayed["params"]} == {"embedding.weight", "head.weight"}
+    decayed, norms, head = adamw.param_groups
+    assert {names[id(p)] for p in decayed["params"]} == {"embedding.weight"}
+    assert {names[id(p)] for p in head["params"]} == {"head.weight"}
     assert norms["weight_decay"] == 0
     assert all("norm" in names[id(p)] for p in norms["params"])
     assert len(Optimizers(model, settings(optimizer="adamw")).all) == 1
+
+
+def test_the_output_layer_has_a_share_of_the_learning_rate():
+    optimizers = Optimizers(random_model(tied_embeddings=False), settings(output_learning_rate=0.1))
+    optimizers.set_learning_rate(0.5)
+    assert [group["lr"] for group in optimizers.all[0].param_groups] == [0.5, 0.5, 0.05]
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -52,18 +52,23 @@ class ModelConfig(BaseModel):
             raise ValueError(tr("head_dim ({head_dim}) must be even", head_dim=self.head_dim))
         return self
 
-    def build(self, *, size: int, vocab_size: int, context: int) -> TransformerConfig:
+    def build(
+        self, *, size: int, vocab_size: int, context: int, tied: bool | None = None
+    ) -> TransformerConfig:
         """Gives the shape: the dial's, with every value that is set here in its place.
 
         Args:
             size: weights wanted, where `depth` is not the dial.
             vocab_size: entries of the tokenizer.
             context: longest sequence in tokens.
+            tied: whether the output layer is the embedding where `tied_embeddings` does not say so.
         """
+        if self.tied_embeddings is not None:
+            tied = self.tied_embeddings
         if self.depth and not self.size:
-            shape = shape_for_depth(self.depth, vocab_size=vocab_size, context=context)
+            shape = shape_for_depth(self.depth, vocab_size=vocab_size, context=context, tied=tied)
         else:
-            shape = shape_for_size(size, vocab_size=vocab_size, context=context)
+            shape = shape_for_size(size, vocab_size=vocab_size, context=context, tied=tied)
         set_here: dict[str, Any] = {
             name: value for name in SHAPE_FIELDS if (value := getattr(self, name)) is not None
         }

@@ -55,11 +55,14 @@ def derived_context(size: float) -> int:
     return next(context for bound, context in _CONTEXT_BY_SIZE if size <= bound)
 
 
-def shape_of(width: int, depth: int, *, vocab_size: int, context: int) -> TransformerConfig:
+def shape_of(
+    width: int, depth: int, *, vocab_size: int, context: int, tied: bool | None = None
+) -> TransformerConfig:
     """Gives the whole shape that the rules of this module make of a width and a depth."""
     head_dim = 128 if width >= 2048 else 64 if width % 64 == 0 and width >= 128 else 32
     num_heads = max(1, width // head_dim)
-    tied = vocab_size * width + depth * 12 * width * width < 4_000_000_000
+    if tied is None:
+        tied = vocab_size * width + depth * 12 * width * width < 4_000_000_000
     return TransformerConfig(
         vocab_size=vocab_size,
         width=width,
@@ -74,7 +77,9 @@ def shape_of(width: int, depth: int, *, vocab_size: int, context: int) -> Transf
 
 
 @functools.cache
-def shape_for_size(size: int, *, vocab_size: int, context: int) -> TransformerConfig:
+def shape_for_size(
+    size: int, *, vocab_size: int, context: int, tied: bool | None = None
+) -> TransformerConfig:
     """Gives the shape whose number of weights comes closest to `size` at a good width : depth."""
 
     def badness(shape: TransformerConfig) -> float:
@@ -85,7 +90,9 @@ def shape_for_size(size: int, *, vocab_size: int, context: int) -> TransformerCo
     best = None
     for width in [*range(32, 256, 32), *range(256, 1024, 64), *range(1024, 16640, 128)]:
         depths = range(max(1, width // 160), width // 24 + 2)
-        shapes = [shape_of(width, d, vocab_size=vocab_size, context=context) for d in depths]
+        shapes = [
+            shape_of(width, d, vocab_size=vocab_size, context=context, tied=tied) for d in depths
+        ]
         best = min([*shapes, *([best] if best else [])], key=badness)
         if shapes[0].num_parameters() > 4 * size:
             break
@@ -93,6 +100,8 @@ def shape_for_size(size: int, *, vocab_size: int, context: int) -> TransformerCo
     return best
 
 
-def shape_for_depth(depth: int, *, vocab_size: int, context: int) -> TransformerConfig:
+def shape_for_depth(
+    depth: int, *, vocab_size: int, context: int, tied: bool | None = None
+) -> TransformerConfig:
     """Gives the shape of a depth, its width being `ASPECT` times that."""
-    return shape_of(depth * ASPECT, depth, vocab_size=vocab_size, context=context)
+    return shape_of(depth * ASPECT, depth, vocab_size=vocab_size, context=context, tied=tied)

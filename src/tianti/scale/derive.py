@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.model.size import ASPECT, derived_context, derived_vocabulary
 from tianti.recipe import Recipe
+from tianti.train.bigram_cost import fit_flops
 from tianti.train.config import TrainSettings
 from tianti.units import format_count, format_duration
 
 UTILISATION = 0.45
 SMALLEST_BATCH_TOKENS = 2_048
 LARGEST_BATCH_TOKENS = 2_097_152
+FEWEST_STEPS = 64
 LARGEST_DERIVED_SIZE = 8_000_000_000
 SMALLEST_DERIVED_SIZE = 300_000
 BYTES_PER_TOKEN = 3.3
 COMPILE_PAYS_AFTER_SECONDS = 300
 MICRO_BATCH_TOKENS = 8_192
+# The fit may take this share of the work of training.
+BIGRAMS_COST = 0.3
+# How far it was measured (docs/experiments.md), and two orders more.
+BIGRAMS_UP_TO_FLOPS = 1e16
+OUTPUT_RATE = {"bigrams": 0.1, "random": 1.0}
 SMALLEST_TOKENIZER_BYTES = 10_000_000
 TOKENIZER_BYTES_PER_ENTRY = 1_000
 
@@ -124,9 +131,11 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
             remedy=tr("Choose a stride between 1 and the context"),
         )
     try:
-        shape = recipe.model.build(
-            size=size, vocab_size=vocab_size or wanted_vocab, context=context
-        )
+        wanted = {"size": size, "vocab_size": vocab_size or wanted_vocab, "context": context}
+        shape = recipe.model.build(**wanted)
+        start, why = _start(recipe, facts, shape)
+        if start == "bigrams":
+            shape = recipe.model.build(**wanted, tied=False)
     except ValueError as error:
         raise UserError(
             str(error),
@@ -147,7 +156,9 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
         )
     )
     tokens, seconds = _amount(recipe, facts, shape)
-    train = _train_settings(recipe, facts, shape, tokens, seconds, reasons)
+    asked = None if recipe.train.start == "auto" else recipe.train.start
+    reasons.pick("train.start", asked, start, why)
+    train = _train_settings(recipe, facts, shape, start, tokens, seconds, reasons)
     return Derivation(shape, train, wanted_vocab, tokenizer_bytes, tokens, seconds, reasons.rows)
 
 
@@ -209,6 +220,34 @@ def _size_for_tokens(tokens: float) -> float:
     return size
 
 
+def _start(
+    recipe: Recipe, facts: Facts, shape: TransformerConfig
+) -> tuple[Literal["bigrams", "random"], str]:
+    """Gives how weights begin, and why.
+
+    Raises:
+        UserError: bigrams are asked for and cannot be had.
+    """
+    tied = recipe.model.tied_embeddings
+    if recipe.train.start == "bigrams" and tied:
+        raise UserError(
+            tr("the output layer cannot be the embedding and know what follows it"),
+            where="model.tied_embeddings",
+            remedy=tr("Set it to false, or train.start to random"),
+        )
+    if recipe.train.start != "auto":
+        return recipe.train.start, ""
+    if tied:
+        return "random", tr("the output layer is the embedding")
+    tokens, _ = _amount(recipe, facts, shape)
+    flops = tokens * shape.flops_per_token()
+    if fit_flops(shape.vocab_size, shape.width) > BIGRAMS_COST * flops:
+        return "random", tr("learning the bigrams would take too much of so short a training")
+    if flops > BIGRAMS_UP_TO_FLOPS:
+        return "random", tr("so long a training learns the bigrams in its first minutes")
+    return "bigrams", tr("the text's bigrams save most of a short training")
+
+
 def _two_digits(value: int) -> int:
     """Gives a number to two digits, so that a little noise in a measurement changes nothing."""
     scale = 10 ** (len(str(value)) - 2)
@@ -228,14 +267,15 @@ def _amount(recipe: Recipe, facts: Facts, shape: TransformerConfig) -> tuple[flo
     return tokens, tokens / speed
 
 
-def _batch_tokens(shape: TransformerConfig) -> int:
+def _batch_tokens(shape: TransformerConfig, tokens: float = math.inf) -> int:
     """Gives the tokens of a step: 2,048 up to 3 M weights, then growing with size to the 0.8.
 
     2,048 is measured (docs/experiments.md); the growth reaches the 0.2 M that models of 1 B train
     with and the 1 M of 7 B (Touvron et al. 2023; Biderman et al. 2023). A power of 2.
     """
     wanted = SMALLEST_BATCH_TOKENS * max(1.0, shape.num_parameters() / 3e6) ** 0.8
-    return 2 ** round(math.log2(min(wanted, LARGEST_BATCH_TOKENS)))
+    most = max(SMALLEST_BATCH_TOKENS, min(tokens / FEWEST_STEPS, LARGEST_BATCH_TOKENS))
+    return 2 ** round(math.log2(min(wanted, most)))
 
 
 def _learning_rate(shape: TransformerConfig, optimizer: str) -> float:
@@ -248,6 +288,7 @@ def _train_settings(
     recipe: Recipe,
     facts: Facts,
     shape: TransformerConfig,
+    start: Literal["bigrams", "random"],
     tokens: float,
     seconds: float,
     reasons: _Reasons,
@@ -256,8 +297,8 @@ def _train_settings(
     batch_tokens = reasons.pick(
         "train.batch_tokens",
         config.batch_tokens,
-        _batch_tokens(shape),
-        tr("2,048 up to 3 M weights, then growing with the size"),
+        _batch_tokens(shape, tokens),
+        tr("2,048 up to 3 M weights, then growing with the size; 64 steps at least"),
     )
     rows = max(1, round(batch_tokens / shape.context))
     micro = reasons.pick(
@@ -272,6 +313,16 @@ def _train_settings(
         _learning_rate(shape, config.optimizer),
         tr("falls with the square root of the width"),
     )
+    output_rate = 1.0
+    if not shape.tied_embeddings:
+        output_rate = reasons.pick(
+            "train.output_learning_rate",
+            config.output_learning_rate,
+            OUTPUT_RATE[start],
+            tr("what is known from the start needs no large steps")
+            if start == "bigrams"
+            else tr("as the other weights"),
+        )
     warmup = reasons.pick(
         "train.warmup_steps", config.warmup_steps, 40, tr("a few dozen steps settle the moments")
     )
@@ -279,6 +330,8 @@ def _train_settings(
         **config.model_dump(
             exclude={
                 "learning_rate",
+                "start",
+                "output_learning_rate",
                 "batch_tokens",
                 "micro_batch_rows",
                 "warmup_steps",
@@ -288,6 +341,8 @@ def _train_settings(
         ),
         budget=config.budget,
         learning_rate=rate,
+        start=start,
+        output_learning_rate=output_rate,
         batch_rows=rows,
         micro_batch_rows=min(micro, rows),
         warmup_steps=warmup,

@@ -28,7 +28,12 @@ class WeightAverage:
         self._parameters = dict(model.named_parameters())
         # Empty until there is something to average.
         self.tensors: dict[str, Tensor] = {}
-        if not tail:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew from the weights as they are."""
+        self.tensors = {}
+        if not self.tail:
             self._begin()
 
     def _begin(self) -> None:

@@ -41,6 +41,14 @@ class TrainConfig(BaseModel):
         "muon", description="Muon for hidden matrices with AdamW for the rest, or AdamW alone."
     )
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
+    start: Literal["auto", "bigrams", "random"] = Field(
+        "auto",
+        description="Weights begin at random, or with embedding and output layer that know the"
+        " text's bigrams; auto: those where training is short.",
+    )
+    output_learning_rate: float | None = Field(
+        None, gt=0, description="Of an output layer of its own, as a share of learning_rate."
+    )
     batch_tokens: Count | None = Field(None, gt=0, description="Tokens in one step.")
     micro_batch_rows: Count | None = Field(
         None, gt=0, description="Rows computed at once; a step adds up several."
@@ -115,6 +123,8 @@ class TrainSettings(BaseModel):
     budget: BudgetField
     optimizer: Literal["muon", "adamw"]
     learning_rate: float
+    start: Literal["bigrams", "random"] = "random"
+    output_learning_rate: float = 1.0
     batch_rows: int
     micro_batch_rows: int
     schedule: Literal["wsd", "cosine", "constant"]

@@ -26,12 +26,19 @@ class Optimizers:
         use_muon = settings.optimizer == "muon"
         hidden = [n for n, role in roles.items() if role.role == "hidden" and use_muon]
         spared = {"norm"} if settings.decay_embeddings else {"norm", "embedding"}
-        decayed = [n for n in roles if n not in hidden and roles[n].role not in spared]
+        heads = [n for n, role in roles.items() if role.role == "head"]
+        others = {*hidden, *heads}
+        decayed = [n for n in roles if n not in others and roles[n].role not in spared]
         undecayed = [n for n, role in roles.items() if role.role in spared]
         adamw = torch.optim.AdamW(
             [
                 {"params": [parameters[n] for n in decayed], "weight_decay": settings.weight_decay},
                 {"params": [parameters[n] for n in undecayed], "weight_decay": 0.0},
+                {
+                    "params": [parameters[n] for n in heads],
+                    "weight_decay": settings.weight_decay,
+                    "share": settings.output_learning_rate,
+                },
             ],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
@@ -57,7 +64,7 @@ class Optimizers:
         """Sets the learning rate of every group."""
         for optimizer in self.all:
             for group in optimizer.param_groups:
-                group["lr"] = value
+                group["lr"] = value * group.get("share", 1.0)
 
     def step(self) -> None:
         """Updates the weights from their gradients."""

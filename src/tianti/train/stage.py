@@ -21,7 +21,11 @@ from tianti.progress import SILENT, Display
 from tianti.tokens.shards import TokenSplit
 from tianti.tokens.stream import BatchStream
 from tianti.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
-from tianti.train.checkpoint import Checkpoint, load_checkpoint, load_last_good
+from tianti.train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_last_good,
+)
 from tianti.train.config import TrainStageConfig
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 
@@ -70,7 +74,16 @@ def train(
     )
     model = Transformer(shape, dropout=settings.dropout)
     initialize(model, settings.seed)
-    trainer = Trainer(model.to(device), settings, data, out, display)
+    model.to(device)
+
+    def begin() -> None:
+        from tianti.train.bigrams import start_from_bigrams
+
+        start_from_bigrams(model, data.train.split, settings.seed, display)
+
+    trainer = Trainer(
+        model, settings, data, out, display, begin if settings.start == "bigrams" else None
+    )
     state = trainer.fit()
     kept = state.best_validation if settings.early_stopping else trainer.last_validation
     return {

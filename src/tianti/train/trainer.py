@@ -92,6 +92,7 @@ class Trainer:
         data: what to train on.
         out: folder for checkpoints, log and the number of steps.
         display: shows progress.
+        begin: gives the weights a better start, where there is no checkpoint to go on from.
     """
 
     def __init__(
@@ -101,10 +102,11 @@ class Trainer:
         data: TrainData,
         out: Path,
         display: Display,
+        begin: Callable[[], None] | None = None,
     ):
         keep_freed_memory()
         self.model, self.settings, self.data = model, settings, data
-        self.out, self.display = out, display
+        self.out, self.display, self._begin = out, display, begin
         self.optimizers = Optimizers(model, settings)
         checkpoint_activations(model, settings.activation_checkpointing)
         loss = functools.partial(
@@ -150,7 +152,8 @@ class Trainer:
         return self.state
 
     def _resume(self) -> None:
-        if self._load_last_good() and self.state.total_steps:
+        loaded = self._load_last_good()
+        if loaded and self.state.total_steps:
             self.display.say(
                 tr(
                     "Going on from step {step} of {total}",
@@ -159,6 +162,13 @@ class Trainer:
                 )
             )
             return
+        if not loaded and self._begin is not None:
+            began = time.perf_counter()
+            self._begin()
+            if self.average is not None:
+                self.average.restart()
+            # A budget of wall time pays for this too.
+            self.state.train_seconds = time.perf_counter() - began
         self.state.total_steps = self._planned_steps() or 0
 
     def _load_last_good(self) -> bool:
