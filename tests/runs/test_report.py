@@ -85,3 +85,46 @@ def test_long_curves_are_thinned_and_keep_their_end():
     kept = figures._thinned(list(range(10_001)))
     assert len(kept) <= 2_502
     assert kept[-1] == 10_000
+
+
+def log_of(losses, validations, every):
+    rows = []
+    for step, loss in enumerate(losses, 1):
+        rows.append({"step": step, "tokens": 10 * step, "loss": loss, "learning_rate": 0.1})
+        if step % every == 0:
+            value = validations[step // every - 1]
+            rows.append({"step": step, "tokens": 10 * step, "validation_bits_per_byte": value})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("last_loss", "validations", "parted"),
+    [
+        (1.0, [3.0, 2.0, 2.1, 2.2, 2.3], 40),
+        (1.0, [3.0, 2.5, 2.3, 2.2, 2.1], None),
+        (1.0, [3.0, 2.5, 2.0, 2.2, 2.1], 60),
+        (1.0, [3.0, 2.5, 2.4, 2.0, 2.1], None),
+        # The loss rose too: that is no learning by heart.
+        (9.0, [3.0, 2.0, 2.1, 2.2, 2.3], None),
+    ],
+)
+def test_where_train_and_validation_part_is_marked(last_loss, validations, parted):
+    losses = [5.0 + (last_loss - 5.0) * step / 100 for step in range(100)]
+    log = log_of(losses, validations, every=20)
+    found = figures.part_of_ways(log)
+    assert (found and found["step"]) == parted
+    drawn = figures.training_curves(log, str)
+    words = [note["text"] for note in drawn["layout"]["annotations"]]
+    assert words == (["train and validation part"] if parted else [])
+
+
+def test_steps_that_were_skipped_or_gone_back_from_are_marked():
+    log = log_of([5.0, 4.0, 3.0, 2.0], [2.0], every=4)
+    log.insert(2, {"step": 3, "tokens": 30, "loss": None, "skipped": "spike"})
+    log.insert(3, {"step": 1, "rewound_from": 3, "batch_offset": 2})
+    drawn = figures.training_curves(log, str)["layout"]
+    assert [(n["text"], n["x"]) for n in drawn["annotations"]] == [
+        ("skipped", 30),
+        ("gone back", 30),
+    ]
+    assert len(drawn["shapes"]) == 2
