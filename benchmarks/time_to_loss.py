@@ -176,6 +176,32 @@ def peer_process(name: str, value: float, arguments: argparse.Namespace, run: Pa
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def table(figures: dict[str, Any], data: str, size: str) -> str:
+    """Gives the figures of one text and shape as Markdown."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for key, row in figures.items():
+        of, shape, name, value, *_ = key.split(" ")
+        if (of, shape) == (data, size):
+            seeds = name == "tianti"
+            rows.setdefault(f"{name}, {value} of the time" if seeds else name, []).append(row)
+    lines = [
+        f"`{data}`, {size} weights:",
+        "",
+        "| | seconds | steps | bits per byte (least–most) |",
+        "|---|---|---|---|",
+    ]
+    for name, runs in rows.items():
+        if not name.startswith("tianti"):
+            runs = [min(runs, key=lambda run: run["bits_per_byte"])]
+        losses = sorted(run["bits_per_byte"] for run in runs)
+        seconds = statistics.median(run["seconds"] for run in runs)
+        steps = statistics.median(run["steps"] for run in runs)
+        spread = f" ({losses[0]:.4f}–{losses[-1]:.4f}, {len(losses)} seeds)" if losses[1:] else ""
+        loss = f"{statistics.median(losses):.4f}{spread}"
+        lines.append(f"| {name} | {seconds:,.0f} | {steps:,.0f} | {loss} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measures what was asked for; what is in the JSON already is not measured again."""
     parser = argparse.ArgumentParser(
@@ -198,6 +224,7 @@ def main() -> None:
         print(json.dumps(peer_run(given.work, given.value, given.shape, given.run, given.seconds)))
         return
     run = prepared(given.data, given.shape, given.folder)
+    given.json.parent.mkdir(parents=True, exist_ok=True)
     figures = json.loads(given.json.read_text()) if given.json.is_file() else {}
     names = given.only.split(",") if given.only else [*RATES, "tianti"]
     wanted = [(name, rate) for name in names if name != "tianti" for rate in RATES[name]]
@@ -206,7 +233,7 @@ def main() -> None:
         if key not in figures:
             figures[key] = peer_process(name, rate, given, run)
             given.json.write_text(json.dumps(figures, indent=1))
-        print(key, figures[key], flush=True)
+        print(key, figures[key], file=sys.stderr, flush=True)
     shares = [float(share) for share in given.shares.split(",")] if "tianti" in names else []
     for share in shares:
         for seed in range(given.seeds):
@@ -216,7 +243,8 @@ def main() -> None:
             if key not in figures:
                 figures[key] = our_run(run, share * given.seconds, seed, given.changes)
                 given.json.write_text(json.dumps(figures, indent=1))
-            print(key, figures[key], flush=True)
+            print(key, figures[key], file=sys.stderr, flush=True)
+    print(table(figures, given.data, given.shape))
 
 
 if __name__ == "__main__":
