@@ -166,6 +166,16 @@ def test_others_start_at_random(changes, flops):
     assert found.train.output_learning_rate == 1.0
 
 
+def test_short_budgets_get_smaller_batches_but_steps_that_are_asked_for_do_not():
+    large = derived("model.size=12M", "train.budget=2000 steps")
+    few = derived("model.size=12M", "train.budget=20 steps")
+    assert few.train.batch_rows == large.train.batch_rows
+    assert few.tokens == 20 * few.train.batch_rows * few.model.context
+    short = derived("model.size=12M", "train.budget=200k tokens")
+    assert short.train.batch_rows < large.train.batch_rows
+    assert short.tokens / (short.train.batch_rows * short.model.context) >= 64
+
+
 def test_bigrams_and_one_matrix_for_both_ends_are_refused():
     with pytest.raises(UserError, match="cannot be the embedding"):
         derived("train.start=bigrams", "model.tied_embeddings=true")
