@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from train_peers import CLIP, Shape, peer_modules
+from train_peers import CLIP, Shape, nanochat_model, nanogpt_model
 
 WARMUP_STEPS = 100
 NANOCHAT_BATCH = 2**19
@@ -39,20 +38,7 @@ def nanogpt(shape: Shape, rate: float) -> Learner:
 
     Its 2,000 steps of warm-up are more than all steps here; 100 are those of its character model.
     """
-    peer_modules("NANOGPT")
-    from model import GPT, GPTConfig
-
-    model: Any = GPT(
-        GPTConfig(
-            block_size=shape.time,
-            vocab_size=shape.vocabulary,
-            n_layer=shape.depth,
-            n_head=shape.heads,
-            n_embd=shape.width,
-            dropout=0.0,
-            bias=False,
-        )
-    )
+    model = nanogpt_model(shape)
     optimizer = model.configure_optimizers(0.1, rate, (0.9, 0.95), "cpu")
     network = torch.compile(model)
 
@@ -93,30 +79,15 @@ def nanochat(shape: Shape, scale: float) -> Learner:
         shape: network and batch.
         scale: of all rates; its own rule is the root of the batch's share of 2**19 tokens.
     """
-    peer_modules("NANOCHAT")
-    from nanochat.gpt import GPT, GPTConfig
-
-    model: Any = GPT(
-        GPTConfig(
-            sequence_len=shape.time,
-            vocab_size=shape.vocabulary,
-            n_layer=shape.depth,
-            n_head=shape.heads,
-            n_kv_head=shape.heads,
-            n_embd=shape.width,
-            window_pattern="L",
-        )
-    )
-    model.init_weights()
-    batch_share = shape.batch * shape.time / NANOCHAT_BATCH
+    model = nanochat_model(shape)
+    decay = 0.28 * math.sqrt(shape.batch * shape.time / NANOCHAT_BATCH)
     optimizer = model.setup_optimizer(
         unembedding_lr=0.008 * scale,
         embedding_lr=0.3 * scale,
         scalar_lr=0.5 * scale,
         matrix_lr=0.02 * scale,
-        weight_decay=0.28 * math.sqrt(batch_share),
+        weight_decay=decay,
     )
-    decay = 0.28 * math.sqrt(batch_share)
     network = torch.compile(model, dynamic=False)
 
     def step(number: int, total: int, ids: Tensor, labels: Tensor) -> None:

@@ -79,12 +79,12 @@ def _plain_step(
     return step
 
 
-def nanogpt(shape: Shape, compiled: bool) -> Step:
-    """Gives nanoGPT's step, as its train.py takes it."""
+def nanogpt_model(shape: Shape) -> Any:
+    """Gives nanoGPT's network of a shape."""
     peer_modules("NANOGPT")
     from model import GPT, GPTConfig
 
-    model: Any = GPT(
+    return GPT(
         GPTConfig(
             block_size=shape.time,
             vocab_size=shape.vocabulary,
@@ -95,6 +95,11 @@ def nanogpt(shape: Shape, compiled: bool) -> Step:
             bias=False,
         )
     )
+
+
+def nanogpt(shape: Shape, compiled: bool) -> Step:
+    """Gives nanoGPT's step, as its train.py takes it."""
+    model = nanogpt_model(shape)
     optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     parameters = list(model.parameters())
     if compiled:
@@ -158,8 +163,8 @@ def litgpt(shape: Shape, compiled: bool) -> Step:
     )
 
 
-def nanochat(shape: Shape, compiled: bool) -> Step:
-    """Gives nanochat's step, as its base_train.py takes it (it does not clip)."""
+def nanochat_model(shape: Shape) -> Any:
+    """Gives nanochat's network of a shape, its weights as it starts them."""
     peer_modules("NANOCHAT")
     from nanochat.gpt import GPT, GPTConfig
 
@@ -175,6 +180,12 @@ def nanochat(shape: Shape, compiled: bool) -> Step:
         )
     )
     model.init_weights()
+    return model
+
+
+def nanochat(shape: Shape, compiled: bool) -> Step:
+    """Gives nanochat's step, as its base_train.py takes it (it does not clip)."""
+    model = nanochat_model(shape)
     optimizer = model.setup_optimizer()
     network = torch.compile(model, dynamic=False) if compiled else model
 
