@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from tests.conftest import tiny_config
-from tests.train.test_trainer import same, splits, trainer, weights  # noqa: F401 - a fixture
+from tests.train.test_trainer import (  # noqa: F401 - a fixture
+    break_off,
+    same,
+    splits,
+    trainer,
+    weights,
+)
 from tianti.errors import UserError
 from tianti.model.initialization import initialize
 from tianti.model.transformer import Transformer
@@ -115,18 +121,7 @@ def test_a_training_begins_once_and_goes_on_from_its_checkpoint(splits, split, t
 
     straight = made(tmp_path / "straight")
     straight.fit()
-    first = made(tmp_path / "stopped")
-    inner = first.one_step
-
-    def until(log, task):
-        if first.state.step == 8:
-            raise KeyboardInterrupt
-        inner(log, task)
-
-    first.one_step = until
-    with pytest.raises(KeyboardInterrupt):
-        first.fit()
-    first.saver.wait()
+    break_off(made(tmp_path / "stopped"), 8)
     second = made(tmp_path / "stopped", seed=9)
     second.fit()
     assert begun == ["straight", "stopped"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from tests.train.test_trainer import same, splits, trainer, weights  # noqa: F401 - a fixture
+from tests.train.test_trainer import (  # noqa: F401 - a fixture
+    break_off,
+    same,
+    splits,
+    trainer,
+    weights,
+)
 from tianti.files import read_json
 from tianti.train.average import WeightAverage
 from tianti.train.checkpoint import TrainState, list_checkpoints, load_checkpoint
@@ -38,18 +43,7 @@ def test_a_tail_is_averaged_evenly_and_survives_a_stop(splits, tmp_path):  # noq
         torch.testing.assert_close(tensor, mean, rtol=1e-5, atol=1e-7)
     for stop in (8, 15, 16, 18):
         out = tmp_path / f"stopped-{stop}"
-        first = trainer(splits, out, save_every=1e-9, **changes)
-        inner = first.one_step
-
-        def until(log, task, first=first, inner=inner, stop=stop):
-            if first.state.step == stop:
-                raise KeyboardInterrupt
-            inner(log, task)
-
-        first.one_step = until
-        with pytest.raises(KeyboardInterrupt):
-            first.fit()
-        first.saver.wait()
+        break_off(trainer(splits, out, save_every=1e-9, **changes), stop)
         second = trainer(splits, out, seed=9, **changes)
         second.fit()
         assert same(second.average.tensors, straight.average.tensors)
@@ -79,18 +73,8 @@ def test_stopping_is_the_same_after_an_interruption(splits, tmp_path):  # noqa: 
     for stop in (7, 20, 27, 35):
         out = tmp_path / f"stopped-{stop}"
         first = scripted(trainer(splits, out, **changes))
-        inner = first.one_step
-
-        def until(log, task, first=first, inner=inner, stop=stop):
-            if first.state.step == stop:
-                raise KeyboardInterrupt
-            inner(log, task)
-
-        first.one_step = until
         if stop < 35:
-            with pytest.raises(KeyboardInterrupt):
-                first.fit()
-            first.saver.wait()
+            break_off(first, stop)
         else:
             first.fit()
         again = scripted(trainer(splits, out, seed=9, **changes))

@@ -99,6 +99,21 @@ class _StopAt:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def break_off(made: Trainer, step: int) -> None:
+    """Trains to before a step and ends as an exception does; what was saved is on the disk."""
+    inner = made.one_step
+
+    def until(log, task):
+        if made.state.step == step:
+            raise KeyboardInterrupt
+        inner(log, task)
+
+    made.one_step = until
+    with pytest.raises(KeyboardInterrupt):
+        made.fit()
+    made.saver.wait()
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 @pytest.mark.parametrize("stop", [1, 7, 8, 19])
 def test_stopping_and_going_on_is_bitwise_the_undisturbed_run(splits, tmp_path, optimizer, stop):
