@@ -98,6 +98,15 @@ def test_a_search_finds_the_best_and_says_what_mattered(place, trainer):
     assert "起作用的设置" in html
 
 
+def test_what_is_derived_is_the_first_trial_and_a_folder_may_be_gone(place, trainer):
+    settings = [*SETTINGS, "train.start=random,bigrams"]
+    first = run(place, 3, settings)["trials"][0]
+    assert first["default"]
+    assert first["settings"]["train.start"] == "random"
+    shutil.rmtree(place / "out" / "trials")
+    assert len(run(place, 4, settings)["trials"]) == 4
+
+
 def test_only_the_best_trial_keeps_what_takes_room(place, trainer):
     results = run(place, 8)
     kept = {path.name for path in (place / "out" / "trials").iterdir() if (path / "train").is_dir()}

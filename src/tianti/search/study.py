@@ -11,7 +11,7 @@ from typing import Any
 
 from tianti import interruption
 from tianti.errors import UserError
-from tianti.files import write_json, write_text
+from tianti.files import read_json, write_json, write_text
 from tianti.messages import tr
 from tianti.progress import SILENT, Display, Task
 from tianti.recipe import Recipe
@@ -75,20 +75,13 @@ def search(
     folder = out or Path("runs") / f"{base.name}-search"
     with one_writer(folder), interruption.signals_handled():
         prepared = carry_out(base, folder / "base", until="tokens", display=display)
-        metrics = {name: prepared.results.get(name, {}) for name in ("corpus", "machine")}
-        derivation = derive_from_metrics(base, metrics | {"machine": _machine(folder / "base")})
+        machine = read_json(folder / "base" / "machine" / "manifest.json")["metrics"]
+        metrics = {"corpus": prepared.results["corpus"], "machine": machine}
+        derivation = derive_from_metrics(base, metrics)
         study = _Study(Path(recipe), base, space, fixed, folder, storage, display)
         study.begin(_defaults(space, base, derivation))
         study.run(trials)
         return Search(folder, study.conclude())
-
-
-def _machine(base: Path) -> dict[str, Any]:
-    from tianti.runs.manifest import Manifest
-
-    manifest = Manifest.read(base / "machine")
-    assert manifest is not None
-    return manifest.metrics
 
 
 def _text(value: Value) -> str:
@@ -103,7 +96,7 @@ def _defaults(space: Space, recipe: Recipe, derivation: Derivation) -> dict[str,
         said: Any = getattr(recipe, section)
         for part in name.split("."):
             said = getattr(said, part, None)
-        if said is None:
+        if said in (None, "auto"):
             said = _derived(setting, derivation)
         if not values.holds(said):
             return None

@@ -152,6 +152,8 @@ def _last_words(folder: Path) -> str:
 
 def forget(folder: Path) -> None:
     """Deletes all of a trial that takes room; its log stays."""
+    if not folder.is_dir():
+        return
     log = folder / "train" / "log.jsonl"
     kept = log if log.is_file() else folder / PARTIAL / "train" / "log.jsonl"
     if kept.is_file():
