@@ -37,6 +37,9 @@ SMALLEST_TOKENIZER_BYTES = 10_000_000
 TOKENIZER_BYTES_PER_ENTRY = 1_000
 
 
+Start = Literal["bigrams", "random"]
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known about text and machine before anything is trained.
@@ -130,18 +133,7 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
             where="evaluate.stride",
             remedy=tr("Choose a stride between 1 and the context"),
         )
-    try:
-        wanted = {"size": size, "vocab_size": vocab_size or wanted_vocab, "context": context}
-        shape = recipe.model.build(**wanted)
-        start, why = _start(recipe, facts, shape)
-        if start == "bigrams":
-            shape = recipe.model.build(**wanted, tied=False)
-    except ValueError as error:
-        raise UserError(
-            str(error),
-            where="model",
-            remedy=tr("Change these settings or leave them to be derived"),
-        ) from error
+    shape, start, why = _shape(recipe, facts, size, vocab_size or wanted_vocab, context)
     reasons.rows.append(
         (
             "model",
@@ -160,6 +152,30 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
     reasons.pick("train.start", asked, start, why)
     train = _train_settings(recipe, facts, shape, start, tokens, seconds, reasons)
     return Derivation(shape, train, wanted_vocab, tokenizer_bytes, tokens, seconds, reasons.rows)
+
+
+def _shape(
+    recipe: Recipe, facts: Facts, size: int, vocab_size: int, context: int
+) -> tuple[TransformerConfig, Start, str]:
+    """Gives the network, how its weights begin, and why they begin so.
+
+    Raises:
+        UserError: settings that do not fit each other.
+    """
+    try:
+        shape = recipe.model.build(size=size, vocab_size=vocab_size, context=context)
+        start, why = _start(recipe, facts, shape)
+        if start == "bigrams":
+            shape = recipe.model.build(
+                size=size, vocab_size=vocab_size, context=context, tied=False
+            )
+    except ValueError as error:
+        raise UserError(
+            str(error),
+            where="model",
+            remedy=tr("Change these settings or leave them to be derived"),
+        ) from error
+    return shape, start, why
 
 
 def throughput(facts: Facts, shape: TransformerConfig) -> float:
@@ -220,9 +236,7 @@ def _size_for_tokens(tokens: float) -> float:
     return size
 
 
-def _start(
-    recipe: Recipe, facts: Facts, shape: TransformerConfig
-) -> tuple[Literal["bigrams", "random"], str]:
+def _start(recipe: Recipe, facts: Facts, shape: TransformerConfig) -> tuple[Start, str]:
     """Gives how weights begin, and why.
 
     Raises:
@@ -291,7 +305,7 @@ def _train_settings(
     recipe: Recipe,
     facts: Facts,
     shape: TransformerConfig,
-    start: Literal["bigrams", "random"],
+    start: Start,
     tokens: float,
     seconds: float,
     reasons: _Reasons,
