@@ -130,7 +130,7 @@ def test_a_killed_corpus_ends_as_an_undisturbed_one_and_no_group_is_done_twice(
     moments = [(n + chance.random()) / count for n in range(count)]
     chance.shuffle(moments)
     killed = rounds = 0
-    while killed < count and rounds < 2 * count:
+    while killed < count and rounds < 2 * count + 8:
         rounds += 1
         out = tmp_path / f"killed-{rounds}"
         known: dict[str, tuple[int, float]] = {}
@@ -147,8 +147,11 @@ def test_a_killed_corpus_ends_as_an_undisturbed_one_and_no_group_is_done_twice(
             assert before.items() <= known.items()
             process = start(recipe, out)
         assert process.wait(timeout=300) == 0, process.communicate()
-        # The first run may have compiled kernels that later ones find.
+        # The first run may have compiled kernels that later ones find; and whatever the cause,
+        # a moment that came after the end is brought forward.
         seconds = min(seconds, time.monotonic() - begun)
+        if killed < count:
+            moments[killed] *= 0.8
         assert known.items() <= finished_groups(out).items()
         assert content(out) == expected
         assert not [path for path in out.rglob("*") if path.name.endswith((".tmp", ".old"))]
