@@ -53,6 +53,12 @@ SHAPES = {
     "12m": Shape(6, 6, 384, 1024, 4096, 256, 16),
     "85m": Shape(12, 12, 768, 2048, 4096, 512, 4),
 }
+GPU_SHAPES = {
+    "tiny": Shape(2, 2, 64, 128, 512, 64, 4),
+    "124m": Shape(12, 12, 768, 2048, 50304, 1024, 32),
+    "350m": Shape(24, 16, 1024, 2752, 50304, 1024, 16),
+    "1.3b": Shape(24, 16, 2048, 5504, 50304, 2048, 8),
+}
 
 
 def peer_modules(variable: str) -> None:
@@ -107,8 +113,11 @@ def nanogpt(shape: Shape, compiled: bool) -> Step:
     return _plain_step(lambda ids, labels: model(ids, labels)[1], parameters, optimizer)
 
 
-def transformers_llama(shape: Shape, compiled: bool) -> Step:
-    """Gives the step of transformers' Llama with the optimizer of its Trainer."""
+def transformers_llama(shape: Shape, compiled: bool, device: str = "cpu") -> Step:
+    """Gives the step of transformers' Llama with the optimizer of its Trainer.
+
+    On a GPU in bfloat16 as its Trainer has it: autocast over weights in float32.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model: Any = LlamaForCausalLM(
@@ -122,13 +131,18 @@ def transformers_llama(shape: Shape, compiled: bool) -> Step:
             tie_word_embeddings=True,
             use_cache=False,
         )
-    )
+    ).to(device)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
     if compiled:
         model = torch.compile(model)
-    # Its labels are not shifted: it shifts them itself.
-    return _plain_step(lambda ids, labels: model(ids, labels=ids).loss, parameters, optimizer)
+
+    def loss_of(ids: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu"):
+            # Its labels are not shifted: it shifts them itself.
+            return model(ids, labels=ids).loss
+
+    return _plain_step(loss_of, parameters, optimizer)
 
 
 def litgpt(shape: Shape, compiled: bool) -> Step:

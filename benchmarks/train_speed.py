@@ -43,9 +43,16 @@ def our_config(shape: Shape) -> Any:
     )
 
 
-def our_step(shape: Shape, optimizer: str, compiled: bool = True) -> Any:
+def our_step(
+    shape: Shape,
+    optimizer: str,
+    compiled: bool = True,
+    device: str = "cpu",
+    float8: bool = False,
+) -> Any:
     """Gives a step of tianti's trainer as it is, its data and log included."""
     import numpy as np
+    import torch
 
     from tianti.model.initialization import initialize
     from tianti.model.transformer import Transformer
@@ -54,6 +61,7 @@ def our_step(shape: Shape, optimizer: str, compiled: bool = True) -> Any:
     from tianti.tokens.stream import BatchStream
     from tianti.train.config import TrainConfig, TrainSettings
     from tianti.train.log import TrainLog
+    from tianti.train.stage import place
     from tianti.train.trainer import TrainData, Trainer
 
     folder = Path(tempfile.mkdtemp(prefix="train-speed-"))
@@ -72,17 +80,20 @@ def our_step(shape: Shape, optimizer: str, compiled: bool = True) -> Any:
         **known
         | {
             "optimizer": optimizer,
+            "start": "random",
             "learning_rate": 1e-3,
             "batch_rows": shape.batch,
             "micro_batch_rows": shape.batch,
             "warmup_steps": 10,
             "validate_every": 10**9,
             "compile": compiled,
+            "float8": float8,
             "seed": 0,
         }
     )
     model = Transformer(our_config(shape))
     initialize(model, 0)
+    place(model, settings, torch.device(device))
     trainer = Trainer(
         model, settings, TrainData(stream, stream, np.ones(shape.vocabulary)), folder, SILENT
     )

@@ -52,6 +52,17 @@ def test_decoding_with_a_cache_gives_what_one_pass_gives(batch, kv_heads):
     assert torch.allclose(torch.cat(pieces, 1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kv_heads", [1, 4])
+@torch.no_grad()
+def test_blocks_keep_documents_apart_as_the_mask_does(kv_heads):
+    model = random_model(num_kv_heads=kv_heads)
+    ids = ids_of(3, 40)
+    segments = (ids % 7 == 0).cumsum(1)
+    expected = model(ids, segments_BT=segments)
+    model.block_masks = True
+    assert torch.allclose(model(ids, segments_BT=segments), expected, atol=1e-5)
+
+
 def test_a_document_does_not_see_its_neighbours():
     model = random_model()
     first, second = ids_of(1, 9, seed=1), ids_of(1, 14, seed=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -35,21 +37,33 @@ def test_micro_batches_have_the_gradient_of_the_whole(tied, rows):
     assert_equal_to_a_millionth(whole, gradients(model, cut, total))
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_packed_documents_have_the_gradient_of_documents_apart(tied):
-    model = random_model(tied_embeddings=tied)
+def distances_of_packed_and_apart(tied, dtype, seed):
+    """Gives how far a packed row's gradient is from that of its documents, one by one and padded."""
+    model = random_model(seed, tied_embeddings=tied).to(dtype)
     lengths = (5, 1, 8, 2)
-    documents = [ids_of(1, length + 1, seed=length)[0] for length in lengths]
+    documents = [ids_of(1, length + 1, seed=seed + length)[0] for length in lengths]
     ids = torch.cat([document[:-1] for document in documents])[None]
     labels = torch.cat([document[1:] for document in documents])[None]
     segments = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))[None]
     packed = gradients(model, [(ids, labels, segments)], ids.numel())
     alone = [(document[None, :-1], document[None, 1:], None) for document in documents]
-    assert_equal_to_a_millionth(packed, gradients(model, alone, ids.numel()))
     padded = pad_sequence(documents, batch_first=True, padding_value=0)
     marks = pad_sequence([d[1:] for d in documents], batch_first=True, padding_value=IGNORED)
-    together = gradients(model, [(padded[:, :-1], marks, None)], ids.numel())
-    assert_equal_to_a_millionth(packed, together)
+    return [
+        ((packed - gradients(model, parts, ids.numel())).norm() / packed.norm()).item()
+        for parts in (alone, [(padded[:, :-1], marks, None)])
+    ]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_packed_documents_have_the_gradient_of_documents_apart(tied):
+    exact = [distances_of_packed_and_apart(tied, torch.float64, seed) for seed in range(3)]
+    # Cosines and sines of a position in the row are those of float32.
+    assert max(max(pair) for pair in exact) < 2e-7
+    # What float32 rounds differs from processor to processor, so no single draw is held to it.
+    rounded = [distances_of_packed_and_apart(tied, torch.float32, seed) for seed in range(9)]
+    for distances in zip(*rounded, strict=True):
+        assert statistics.median(distances) < 1e-6
 
 
 def test_what_regularises_is_descended_and_not_reported():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
@@ -24,6 +25,21 @@ def document_mask(segments_BT: Tensor) -> Tensor:
     return same.tril().unsqueeze(1)
 
 
+def document_blocks(segments_BT: Tensor) -> BlockMask:
+    """Gives the same as `document_mask` as blocks, of which empty ones are not computed.
+
+    For compiled steps on a GPU (FlexAttention, Dong et al. 2024, arXiv:2412.05496), which hold no
+    table of all pairs.
+    """
+
+    def may_look(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        same = segments_BT[batch, row] == segments_BT[batch, column]
+        return (row >= column) & same
+
+    batch, time = segments_BT.shape
+    return create_block_mask(may_look, batch, None, time, time, device=segments_BT.device)
+
+
 class Attention(nn.Module):
     """Self-attention of one layer; queries, keys and values come from one fused product."""
 
@@ -39,7 +55,7 @@ class Attention(nn.Module):
         self,
         x_BTW: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        mask: Tensor | BlockMask | None,
         cache: KeyValueCache | None,
         layer: int,
     ) -> Tensor:
@@ -48,7 +64,7 @@ class Attention(nn.Module):
         Args:
             x_BTW: normalised residual stream `(batch, time, width)`.
             rotary: cosines and sines of the tokens' positions, `(time, head_dim)` each.
-            mask: from `document_mask`, or None for plain causal attention.
+            mask: from `document_mask` or `document_blocks`, or None for plain causal attention.
             cache: earlier keys and values, which this call extends, or None.
             layer: index of this layer in the cache.
 
@@ -65,6 +81,8 @@ class Attention(nn.Module):
         )
         query = rotate(self.query_norm(query), *rotary)
         key = rotate(self.key_norm(key), *rotary)
+        if isinstance(mask, BlockMask):
+            return self._out(_blockwise(query, key, value, mask), batch, time)
         causal = mask is None
         if cache is not None:
             earlier = cache.length
@@ -81,7 +99,19 @@ class Attention(nn.Module):
             is_causal=causal,
             enable_gqa=config.num_heads != config.num_kv_heads,
         )
-        return self.out(gathered.transpose(1, 2).reshape(batch, time, -1))
+        return self._out(gathered, batch, time)
+
+    def _out(self, gathered_BHTD: Tensor, batch: int, time: int) -> Tensor:
+        return self.out(gathered_BHTD.transpose(1, 2).reshape(batch, time, -1))
+
+
+def _blockwise(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    # Norm and rotation leave queries and keys in float32 where products are in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    gathered = flex_attention(query, key, value, block_mask=mask, enable_gqa=grouped)
+    assert isinstance(gathered, Tensor)
+    return gathered
 
 
 def _causal_after(earlier: int, time: int, device: torch.device) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
-from tianti.model.attention import Attention, document_mask
+from tianti.model.attention import Attention, document_blocks, document_mask
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
 from tianti.model.feedforward import FeedForward
@@ -28,7 +29,7 @@ class Layer(nn.Module):
         self,
         x_BTW: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | None = None,
+        mask: Tensor | BlockMask | None = None,
         cache: KeyValueCache | None = None,
         layer: int = 0,
     ) -> Tensor:
@@ -52,6 +53,10 @@ class Transformer(nn.Module):
         config: the shape.
         dropout: share of what each branch adds that training drops (Srivastava et al. 2014);
             no part of the shape, because the trained network knows nothing of it.
+
+    Attributes:
+        block_masks: documents in a row are kept apart by `document_blocks`, for compiled steps on a
+            GPU, rather than by `document_mask`.
     """
 
     cosine: Tensor
@@ -60,6 +65,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, dropout: float = 0.0):
         super().__init__()
         self.config = config
+        self.block_masks = False
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.depth))
         self.final_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
@@ -113,12 +119,15 @@ class Transformer(nn.Module):
             self.cosine[start:end].to(x_BTW.dtype),
             self.sine[start:end].to(x_BTW.dtype),
         )
-        mask = None if segments_BT is None else document_mask(segments_BT)
+        mask = None if segments_BT is None else self._mask(segments_BT)
         for index, layer in enumerate(self.layers):
             x_BTW = layer(x_BTW, rotary, mask, cache, index)
         if cache is not None:
             cache.advance(x_BTW.shape[1])
         return self.final_norm(x_BTW)
+
+    def _mask(self, segments_BT: Tensor) -> Tensor | BlockMask:
+        return document_blocks(segments_BT) if self.block_masks else document_mask(segments_BT)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""

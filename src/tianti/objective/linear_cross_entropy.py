@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-# About this many logits at a time: 16 MB in float32, which a processor's cache still holds.
+# About this many logits at a time: 16 MB in float32, which a processor's cache still holds; a GPU
+# wants thousands of rows at once.
 CHUNK_LOGITS = 1 << 22
+GPU_CHUNK_LOGITS = 1 << 27
 
 
 def linear_cross_entropy(
@@ -60,7 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         full = torch.promote_types(weight_VW.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=full)
         nats = hidden.new_zeros((), dtype=full)
-        rows = max(1, CHUNK_LOGITS // len(weight))
+        rows = _chunk_rows(weight)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=full)
         for start in range(0, len(hidden), rows):
@@ -97,6 +99,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_total: Tensor, grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grad_total, grad_weight * grad_total, None, None, None, None
+
+
+def _chunk_rows(weight: Tensor) -> int:
+    if weight.device.type == "cpu":
+        return max(1, CHUNK_LOGITS // len(weight))
+    # Tiles of a GPU's products are this high.
+    return max(1, GPU_CHUNK_LOGITS // len(weight) // 128) * 128
 
 
 def _in_precision(tensor: Tensor) -> Tensor:

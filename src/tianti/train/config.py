@@ -58,6 +58,11 @@ class TrainConfig(BaseModel):
         description="Keep less for the backward pass and compute it again: a little more work"
         " (selective) or a third more (full).",
     )
+    float8: bool = Field(
+        False,
+        description="Products of hidden layers in 8 bits (GPUs from Ada and Hopper on; extra"
+        " float8).",
+    )
     schedule: Literal["wsd", "cosine", "constant"] = Field(
         "wsd", description="Warm-up, stable, decay; or cosine; or constant after the warm-up."
     )
@@ -145,6 +150,7 @@ class TrainSettings(BaseModel):
     early_stopping: int | None = None
     check_memory_every: int | None = None
     activation_checkpointing: Literal["off", "selective", "full"] = "off"
+    float8: bool = False
     validate_every: int | None
     validation_tokens: int
     save_every: float

@@ -26,7 +26,7 @@ from tianti.train.checkpoint import (
     load_checkpoint,
     load_last_good,
 )
-from tianti.train.config import TrainStageConfig
+from tianti.train.config import TrainSettings, TrainStageConfig
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 
 VALIDATION_ROWS = 16
@@ -74,7 +74,7 @@ def train(
     )
     model = Transformer(shape, dropout=settings.dropout)
     initialize(model, settings.seed)
-    model.to(device)
+    place(model, settings, device)
 
     def begin() -> None:
         from tianti.train.bigrams import start_from_bigrams
@@ -102,6 +102,21 @@ def train(
         "device": str(device),
         "compiled": settings.compile,
     }
+
+
+def place(model: Transformer, settings: TrainSettings, device: torch.device) -> None:
+    """Moves a network to where it is trained, and has it compute as fits there.
+
+    Raises:
+        UserError: the device cannot do what the settings ask for.
+    """
+    model.to(device)
+    # Blocks pay where they are compiled into one kernel; uncompiled, all pairs would be computed.
+    model.block_masks = settings.compile and device.type == "cuda"
+    if settings.float8:
+        from tianti.train.float8 import use_float8
+
+        use_float8(model)
 
 
 def write_model(

@@ -123,6 +123,7 @@ class Trainer:
             self.average = WeightAverage(model, settings.average, settings.average_tail)
         self.last_validation: float | None = None
         self._verdict: Verdict | None = None
+        self._ahead: tuple[tuple[int, float], Batch] | None = None
 
     def fit(self) -> TrainState:
         """Trains to the end of the budget.
@@ -264,15 +265,16 @@ class Trainer:
         step = self.state.step
         share = self._schedule().at(step)
         self.optimizers.set_learning_rate(self.settings.learning_rate * share)
-        # While the steps are still being measured, nothing is late yet.
-        progress = step / self.state.total_steps if self.state.total_steps else 0.0
-        batch = self.data.train.batch(step + self.state.batch_offset, progress=progress)
+        batch = self._batch(step)
         if self.integrity is not None:
             self.integrity.before_step(step, lambda: self._gradients(batch))
-        loss = self._gradients(batch)
-        norm = torch.nn.utils.clip_grad_norm_(
+        nats = self._gradients(batch)
+        whole_norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.settings.clip_grad_norm
-        ).item()
+        )
+        # A GPU is still at work on what it was told: the one time a step waits for it comes after.
+        self._batch(step + 1)
+        loss, norm = torch.stack((nats, whole_norm.double())).tolist()
         self._verdict = verdict = judge(self.state, loss, norm)
         if verdict is None:
             self.optimizers.step()
@@ -299,19 +301,27 @@ class Trainer:
             facts["val BPB"] = f"{self.last_validation:.3f}"
         task.update(self.state.step, self.state.total_steps or None, facts)
 
-    def _gradients(self, batch: Batch) -> float:
-        """Adds up the gradients of a batch's micro-batches; gives nats per token."""
+    def _batch(self, step: int) -> Batch:
+        # While the steps are still being measured, nothing is late yet.
+        progress = step / self.state.total_steps if self.state.total_steps else 0.0
+        key = (step + self.state.batch_offset, progress)
+        if self._ahead is None or self._ahead[0] != key:
+            self._ahead = key, self.data.train.batch(key[0], progress=progress)
+        return self._ahead[1]
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Adds up the gradients of a batch's micro-batches; gives nats per token, float64."""
         if self.settings.dropout:
             # What is dropped is, like the data, a function of seed and step.
             torch.manual_seed(mix(mix(self.settings.seed) ^ self.state.step) >> 1)
         total = batch.labels.size
-        nats = 0.0
+        nats = torch.zeros((), dtype=torch.float64, device=self.model.device)
         for start in range(0, len(batch.ids), self.settings.micro_batch_rows):
             if start:
                 _heed_a_request()
             part = self._loss_of_rows(batch, start, self.settings.micro_batch_rows)
             (part.total / total).backward()
-            nats += part.nats.item()
+            nats += part.nats
         return nats / total
 
     def _loss_of_rows(self, batch: Batch, start: int, rows: int) -> CausalLoss:
