@@ -38,7 +38,7 @@ def test_micro_batches_have_the_gradient_of_the_whole(tied, rows):
 
 
 def distances_of_packed_and_apart(tied, dtype, seed):
-    """Gives how far a packed row's gradient is from that of its documents, one by one and padded."""
+    """Gives how far a packed row's gradient is from its documents', one by one and padded."""
     model = random_model(seed, tied_embeddings=tied).to(dtype)
     lengths = (5, 1, 8, 2)
     documents = [ids_of(1, length + 1, seed=seed + length)[0] for length in lengths]

@@ -24,6 +24,8 @@ from tianti.train.log import read_log
 from tianti.train.trainer import CHECKPOINTS, LOG, TrainData, Trainer
 from tianti.units import parse_budget
 
+NOT_FINITE = torch.tensor(float("inf"), dtype=torch.float64)
+
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
@@ -255,7 +257,7 @@ def test_a_step_that_is_not_finite_is_skipped_before_it_touches_the_weights(spli
 
 def test_a_loss_that_stays_infinite_stops_with_a_remedy(splits, tmp_path):
     made = trainer(splits, tmp_path)
-    made._gradients = lambda batch: float("nan")
+    made._gradients = lambda batch: NOT_FINITE
     with pytest.raises(UserError, match=r"10 steps in a row.*learning_rate"):
         made.fit()
 
@@ -263,7 +265,7 @@ def test_a_loss_that_stays_infinite_stops_with_a_remedy(splits, tmp_path):
 def test_bad_steps_among_good_ones_do_not_stop_training(splits, tmp_path):
     made = trainer(splits, tmp_path, budget="24 steps")
     inner = made._gradients
-    made._gradients = lambda batch: inner(batch) if made.state.step % 2 else float("inf")
+    made._gradients = lambda batch: inner(batch) if made.state.step % 2 else NOT_FINITE
     state = made.fit()
     assert (state.step, state.skipped_steps) == (24, 12)
 

@@ -121,7 +121,9 @@ class Transformer(nn.Module):
         )
         mask = None if segments_BT is None else self._mask(segments_BT)
         for index, layer in enumerate(self.layers):
-            x_BTW = layer(x_BTW, rotary, mask, cache, index)
+            # Without a cache the layers are called alike, so that compiled they are one kernel.
+            place = () if cache is None else (cache, index)
+            x_BTW = layer(x_BTW, rotary, mask, *place)
         if cache is not None:
             cache.advance(x_BTW.shape[1])
         return self.final_norm(x_BTW)

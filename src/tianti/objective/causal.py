@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -33,6 +34,7 @@ def causal_loss(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    cross_entropy: Callable[..., tuple[Tensor, Tensor]] = linear_cross_entropy,
 ) -> CausalLoss:
     """Gives the summed loss of predicting `labels` from `ids`.
 
@@ -43,9 +45,10 @@ def causal_loss(
         segments_BT: document number of each input; None where a row is one document.
         label_smoothing: see `linear_cross_entropy`.
         z_loss: see `linear_cross_entropy`.
+        cross_entropy: `linear_cross_entropy`, or the same compiled.
     """
     hidden_BTW = model(ids_BT, segments_BT=segments_BT)
-    total, nats = linear_cross_entropy(
+    total, nats = cross_entropy(
         hidden_BTW.flatten(0, 1),
         model.output_weight,
         labels_BT.flatten(),

@@ -26,7 +26,7 @@ FEWEST_STEPS = 64
 LARGEST_DERIVED_SIZE = 8_000_000_000
 SMALLEST_DERIVED_SIZE = 300_000
 BYTES_PER_TOKEN = 3.3
-COMPILE_PAYS_AFTER_SECONDS = 300
+COMPILE_PAYS_AFTER_SECONDS = 180
 MICRO_BATCH_TOKENS = 8_192
 # The fit may take this share of the work of training.
 BIGRAMS_COST = 0.3
@@ -377,7 +377,7 @@ def _compiled(asked: str, facts: Facts, seconds: float, reasons: _Reasons) -> bo
         None if asked == "auto" else asked,
         "on" if pays else "off",
         tr(
-            "compiling costs about a minute, which pays from {limit} on",
+            "compiling costs about half a minute, which pays from {limit} on",
             limit=format_duration(COMPILE_PAYS_AFTER_SECONDS),
         ),
     )

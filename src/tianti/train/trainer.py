@@ -39,6 +39,7 @@ from tianti.train.guard import Verdict, judge
 from tianti.train.integrity import IntegrityCheck
 from tianti.train.log import TrainLog
 from tianti.train.optimizer import Optimizers
+from tianti.train.regions import compile_regions
 from tianti.train.saving import BackgroundSaver
 from tianti.train.schedule import Schedule
 from tianti.train.stopping import note_validation
@@ -112,7 +113,7 @@ class Trainer:
         loss = functools.partial(
             causal_loss, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss
         )
-        self.loss: LossFunction = torch.compile(loss) if settings.compile else loss
+        self.loss: LossFunction = compile_regions(model, loss) if settings.compile else loss
         self.tokens_per_step = settings.batch_rows * data.train.context
         self.state = TrainState(step=0, total_steps=0)
         self.saver = BackgroundSaver(out / CHECKPOINTS, settings.keep_checkpoints)
