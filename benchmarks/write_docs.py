@@ -24,6 +24,10 @@ PARTS = {
     "tokenizers": ("Tokenizers", ["corpus_accuracy.py", "--only", "tokenizers"]),
     "large_corpus": ("Corpus: far more text than memory", ["large_corpus.py", "--gigabytes", "4"]),
     "train_speed": ("Training: whole steps beside peers", ["train_speed.py", "--shape", "12m"]),
+    "time_to_loss": (
+        "Training: time to a peer's loss",
+        ["time_to_loss.py", "--data", "en_books", "--shape", "12m"],
+    ),
     "memory": ("Training: memory by vocabulary and checkpointing", ["memory.py"]),
     "rare_balance": (
         "Balance: more of the rare",
