@@ -17,11 +17,15 @@ from tianti.recipe import Recipe
 from tianti.runs.runner import Run, carry_out
 
 if TYPE_CHECKING:
+    from tianti.evaluate.models.base import LanguageModel
     from tianti.evaluate.statistics import Metric
     from tianti.generate.engine import Generated, TextStream
     from tianti.model.transformer import Transformer
     from tianti.search.study import Search
     from tianti.tokens.tokenizer import Tokenizer
+
+
+EVALUATIONS = "evaluations"
 
 
 def run(
@@ -104,14 +108,21 @@ def load_model(folder: str | Path, device: str = "auto") -> Model:
         UserError: the folder is no model, or of a family that is not known.
     """
     from tianti.device import choose_device
-    from tianti.exchange.huggingface import CONFIG, load_transformer
+    from tianti.exchange.huggingface import load_transformer
     from tianti.tokens.tokenizer import Tokenizer
 
-    path = Path(folder)
-    if not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file():
-        path = path / "model"
+    path = model_folder(folder)
     transformer = load_transformer(path, choose_device(device))
     return Model(path, transformer.eval(), Tokenizer.load(path))
+
+
+def model_folder(folder: str | Path) -> Path:
+    """Gives the model directory that a folder is, or holds as a run does."""
+    from tianti.exchange.huggingface import CONFIG
+
+    path = Path(folder)
+    inner = path / "model"
+    return inner if not (path / CONFIG).is_file() and (inner / CONFIG).is_file() else path
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,94 @@ class Model:
                 on_progress=task.advance,
             )
         return bits_per_byte(scores)
+
+
+def answering(
+    model: str | Path, device: str = "auto", served: str | None = None
+) -> tuple[LanguageModel, Path]:
+    """Gives whoever answers tasks for a model, and the folder its results are kept in.
+
+    Args:
+        model: a model or run of ours, the directory of another family that transformers knows, or
+            the URL of an OpenAI-compatible endpoint (`http://127.0.0.1:8000/v1`).
+        device: where it computes.
+        served: name by which an endpoint knows the model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from tianti.device import choose_device
+    from tianti.evaluate.models.endpoint import Endpoint
+    from tianti.evaluate.models.foreign import Foreign
+    from tianti.evaluate.models.network import Network
+    from tianti.exchange.huggingface import is_known
+
+    if str(model).startswith(("http://", "https://")):
+        if not served:
+            raise UserError(
+                tr("an endpoint needs the name of its model"),
+                where=model,
+                remedy=tr("Give it with --served"),
+            )
+        endpoint = Endpoint(str(model), served)
+        return endpoint, Path(EVALUATIONS) / endpoint.identity
+    path = model_folder(model)
+    if not is_known(path):
+        foreign = Foreign(path, choose_device(device))
+        return foreign, Path(EVALUATIONS) / f"{foreign.name}-{foreign.identity[:8]}"
+    loaded = load_model(path, device)
+    network = Network(path, loaded.transformer, loaded.tokenizer)
+    return network, path.parent / EVALUATIONS if path.name == "model" else (
+        Path(EVALUATIONS) / f"{network.name}-{network.identity[:8]}"
+    )
+
+
+def evaluate(
+    model: LanguageModel | str | Path,
+    tasks: Iterable[str],
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    changes: dict[str, Any] | None = None,
+    display: Display | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Judges a model by tasks; what was answered before is not asked again.
+
+    Args:
+        model: its folder or URL, or whoever answers.
+        tasks: names of tasks that come along, or paths of task files.
+        data: folder of the tasks' data; TIANTI_DATA when not given.
+        out: folder of the results; `evaluations` beside the model when not given.
+        changes: settings of the tasks that are other, such as `{"few_shot.k": 5}`.
+        display: shows progress on stderr; by default it does.
+
+    Returns:
+        For each task what its `result.json` holds.
+
+    Raises:
+        UserError: something the user can mend; answered items stay.
+    """
+    import os
+
+    from tianti.evaluate.tasks.load import load_task
+    from tianti.judge.evaluation import evaluate as evaluate_task
+    from tianti.judge.evaluation import prepare
+    from tianti.judge.page import write_page
+
+    folder = data or os.environ.get("TIANTI_DATA")
+    # All tasks first: a mistake in the last one is told before hours of the others.
+    prepared = [
+        prepare(*load_task(name, changes), Path(folder) if folder else None) for name in tasks
+    ]
+    place = None if out is None else Path(out)
+    if isinstance(model, str | Path):
+        model, beside = answering(model)
+        place = place or beside
+    place = place or Path(EVALUATIONS) / model.name
+    display = display or Display()
+    results = {one.task.name: evaluate_task(model, one, place, display) for one in prepared}
+    write_page(place)
+    return results
 
 
 def read_texts(path: str | Path, field: str = "text") -> list[str]:

@@ -96,7 +96,6 @@ def test_the_interval_agrees_with_scipy_like_theory():
     assert metric.value - metric.low == pytest.approx(half, rel=0.1)
 
 
-
 def test_one_item_has_no_interval():
     metric = bootstrap_ratio(np.array([3.0]), np.array([2.0]))
     assert (metric.value, metric.n) == (1.5, 1)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tianti.cli.corpus import corpus_app
+from tianti.cli.judge import compare_command, eval_command, tasks_command
 from tianti.cli.options import AsJson, print_json
 from tianti.messages import tr
 
@@ -167,31 +168,13 @@ def generate_command(
         print()
 
 
-@app.command("eval", help=tr("Measure a model on text: bits per byte with its interval."))
-def eval_command(
-    model: ModelFolder,
-    text: Annotated[
-        Path, typer.Option(help=tr("A file, folder or glob of text, JSONL or Parquet."))
-    ],
-    field: Annotated[str, typer.Option(help=tr("The field that holds the text."))] = "text",
-    stride: Annotated[
-        int | None, typer.Option(min=1, help=tr("Tokens a window moves on; half the context."))
-    ] = None,
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Measures a model on text."""
-    from tianti.api import load_model, read_texts
-    from tianti.progress import Display
-    from tianti.runs.results import without_nan
-    from tianti.runs.terminal import say_metric
-
-    texts = read_texts(text, field)
-    metric = load_model(model, device).bits_per_byte(texts, stride, Display())
-    if as_json:
-        print_json({"evaluate": {"text": {"bits_per_byte": without_nan(metric.as_dict())}}})
-    else:
-        say_metric(tr("bits per byte"), metric.as_dict())
+app.command("eval", help=tr("Judge a model by tasks, or measure its bits per byte on text."))(
+    eval_command
+)
+app.command("compare", help=tr("Compare two models that were judged by the same tasks."))(
+    compare_command
+)
+app.command("tasks", help=tr("List the tasks that come along."))(tasks_command)
 
 
 @app.command("report", help=tr("Write the report of a run again and say where it is."))
@@ -200,7 +183,6 @@ def report_command(
     as_json: AsJson = False,
 ) -> None:
     """Writes the report of a run again."""
-    from tianti.errors import UserError
     from tianti.files import read_json
     from tianti.runs.report import write_report
     from tianti.runs.results import RESULTS

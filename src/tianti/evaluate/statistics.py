@@ -78,6 +78,25 @@ class Ratio:
         return float(weights @ self.numerators) / below if below else 0.0
 
 
+class Share(Ratio):
+    """The share of items that are right: its interval and its paired test are exact ones.
+
+    Args:
+        right: one boolean an item.
+    """
+
+    def __init__(self, right: np.ndarray):
+        self.right = np.asarray(right, dtype=bool)
+        super().__init__(self.right)
+
+
+def interval(statistic: Statistic, items: int) -> Metric:
+    """Gives a figure with the best interval that is known for its kind."""
+    if isinstance(statistic, Share):
+        return proportion(int(statistic.right.sum()), items)
+    return bootstrap(statistic, items)
+
+
 def bootstrap(
     statistic: Statistic, items: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Metric:

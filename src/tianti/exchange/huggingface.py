@@ -74,6 +74,12 @@ def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transf
     return model
 
 
+def is_known(folder: Path) -> bool:
+    """Tells whether a directory holds a family that is computed here; also where it is no model."""
+    path = folder / CONFIG
+    return not path.is_file() or read_json(path).get("model_type") == "qwen3"
+
+
 def _config_to_huggingface(config: TransformerConfig) -> dict[str, Any]:
     return {
         "architectures": ["Qwen3ForCausalLM"],

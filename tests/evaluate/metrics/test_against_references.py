@@ -40,7 +40,9 @@ def test_classification_is_scikit_learns(predictions, average):
     metrics = pytest.importorskip("sklearn.metrics")
     predicted, gold = predictions
     ours, ones = Predictions(predicted.tolist(), gold.tolist()), np.ones(len(gold))
-    theirs = metrics.precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)
+    theirs = metrics.precision_recall_fscore_support(
+        gold, predicted, average=average, zero_division=0
+    )
     for name, value in zip(("precision", "recall", "f1"), theirs[:3], strict=True):
         assert ours.averaged(name, average, ones) == pytest.approx(value, abs=1e-12)
     assert ours.matthews(ones) == pytest.approx(metrics.matthews_corrcoef(gold, predicted))

@@ -1,0 +1,159 @@
+"""The commands that judge models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tianti.cli.options import AsJson, print_json
+from tianti.errors import UserError
+from tianti.messages import tr
+
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", help=tr("A task's name or file; repeatable."))
+]
+
+
+def eval_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help=tr("A model/ folder, a run, a Hugging Face one, or the URL of an endpoint."),
+        ),
+    ],
+    tasks: Tasks = None,
+    text: Annotated[
+        Path | None, typer.Option(help=tr("A file, folder or glob of text, JSONL or Parquet."))
+    ] = None,
+    harness: Annotated[
+        list[str] | None, typer.Option(help=tr("A task of lm-eval; repeatable."))
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=tr("Folder of the tasks' data; else TIANTI_DATA."))
+    ] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help=tr("Examples before each item."))] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=tr("Items of each task, evenly over all."))
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help=tr("Folder of the results."))] = None,
+    include: Annotated[
+        Path | None, typer.Option(help=tr("Folder of further tasks in lm-eval's format."))
+    ] = None,
+    served: Annotated[
+        str | None, typer.Option(help=tr("Name by which an endpoint knows the model."))
+    ] = None,
+    field: Annotated[str, typer.Option(help=tr("The field that holds the text."))] = "text",
+    stride: Annotated[
+        int | None, typer.Option(min=1, help=tr("Tokens a window moves on; half the context."))
+    ] = None,
+    device: Annotated[str, typer.Option(help=tr("auto, cpu, cuda or cuda:N."))] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Judges a model by tasks, or measures it on text."""
+    if (bool(tasks), bool(harness), text is not None).count(True) != 1:
+        raise UserError(
+            tr("give either tasks or a text"),
+            remedy=tr("For example: tianti eval MODEL --task blimp; `tianti tasks` lists them"),
+        )
+    if tasks:
+        changes = {"few_shot.k": shots, "limit": limit}
+        _judge(model, tasks, data, out, changes, served, device, as_json)
+    elif harness:
+        _run_harness(model, harness, include, shots, limit, device)
+    elif text is not None:
+        _measure(model, text, field, stride, device, as_json)
+
+
+def _judge(
+    model: str,
+    tasks: list[str],
+    data: Path | None,
+    out: Path | None,
+    changes: dict[str, int | None],
+    served: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    from tianti.api import answering, evaluate
+    from tianti.judge.page import PAGE
+    from tianti.judge.terminal import say_evaluation
+
+    answerer, place = answering(model, device, served)
+    asked = {name: value for name, value in changes.items() if value is not None}
+    results = evaluate(answerer, tasks, data=data, out=out or place, changes=asked)
+    if as_json:
+        print_json({"evaluate": results})
+    else:
+        say_evaluation(results, (out or place) / PAGE)
+
+
+def _run_harness(
+    model: str,
+    names: list[str],
+    include: Path | None,
+    shots: int | None,
+    limit: int | None,
+    device: str,
+) -> None:
+    from tianti.api import load_model
+    from tianti.evaluate.models.network import Network
+    from tianti.judge.harness import run_harness
+
+    loaded = load_model(model, device)
+    network = Network(loaded.path, loaded.transformer, loaded.tokenizer)
+    print_json(run_harness(network, names, include=include, shots=shots, limit=limit))
+
+
+def _measure(
+    model: str, text: Path, field: str, stride: int | None, device: str, as_json: bool
+) -> None:
+    from tianti.api import load_model, read_texts
+    from tianti.progress import Display
+    from tianti.runs.results import without_nan
+    from tianti.runs.terminal import say_metric
+
+    texts = read_texts(text, field)
+    metric = load_model(model, device).bits_per_byte(texts, stride, Display())
+    if as_json:
+        print_json({"evaluate": {"text": {"bits_per_byte": without_nan(metric.as_dict())}}})
+    else:
+        say_metric(tr("bits per byte"), metric.as_dict())
+
+
+def compare_command(
+    first: Annotated[Path, typer.Argument(metavar="A", help=tr("A model, run or evaluations."))],
+    second: Annotated[Path, typer.Argument(metavar="B", help=tr("Another."))],
+    tasks: Tasks = None,
+    page: Annotated[
+        Path | None, typer.Option(help=tr("Write a page with pictures to this file."))
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compares two models."""
+    from tianti.judge.compare import compare
+    from tianti.judge.page import write_comparison
+    from tianti.judge.terminal import say_comparison
+    from tianti.runs.results import without_nan
+
+    compared = without_nan(compare(first, second, tasks))
+    if page is not None:
+        write_comparison(page, compared)
+    if as_json:
+        print_json(compared)
+    else:
+        say_comparison(compared)
+
+
+def tasks_command(as_json: AsJson = False) -> None:
+    """Lists tasks."""
+    from tianti.evaluate.tasks.load import library, load_task
+    from tianti.judge.terminal import say_tasks
+
+    tasks = {name: load_task(name)[0] for name in library()}
+    if as_json:
+        print_json({name: task.model_dump(mode="json") for name, task in tasks.items()})
+    else:
+        say_tasks(tasks)

@@ -1,0 +1,165 @@
+"""A model of a family that is not ours, through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tianti.errors import UserError, not_installed
+from tianti.evaluate.bits_per_byte import BATCH_TOKENS, windows
+from tianti.evaluate.models.base import Likelihood, Request
+from tianti.evaluate.models.network import identity_of
+from tianti.messages import tr
+
+_LONGEST = 4_096
+
+
+class Foreign:
+    """Any causal model that transformers knows, from a local directory.
+
+    Code that a directory brings along is never run.
+
+    Args:
+        folder: the directory.
+        device: where it computes.
+
+    Raises:
+        UserError: transformers is not installed, or cannot read the directory.
+    """
+
+    def __init__(self, folder: Path, device: torch.device):
+        try:
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+        except ImportError as error:
+            raise not_installed("transformers", "transformers", folder) from error
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                tr("transformers cannot read this model ({reason})", reason=error), where=folder
+            ) from error
+        self._model = self._model.to(device).eval()
+        self._device = device
+        self.name, self.identity = folder.name, identity_of(folder, "transformers")
+        config = self._model.config
+        self._context = min(getattr(config, "max_position_embeddings", _LONGEST), _LONGEST)
+        begin = self._tokenizer.bos_token_id
+        begin = self._tokenizer.eos_token_id if begin is None else begin
+        if begin is None:
+            raise UserError(tr("the tokenizer has no token that begins a text"), where=folder)
+        self._begin: int = begin
+
+    def _ids(self, text: str) -> np.ndarray:
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+
+    def likelihoods(self, requests: Sequence[Request]) -> list[Likelihood]:
+        """Gives the likelihoods of continuations, in order."""
+        pieces = []
+        for request in requests:
+            context = request.context.rstrip(" ")
+            text = request.context[len(context) :] + request.continuation
+            before, whole = self._ids(context), self._ids(context + text)
+            common = min(len(before), len(whole))
+            same = np.flatnonzero(before[:common] != whole[:common])
+            asked = 1 + (int(same[0]) if len(same) else common)
+            whole = np.concatenate(([self._begin], whole))
+            over = max(0, len(whole) - 1 - self._context)
+            if over >= asked or asked >= len(whole):
+                raise UserError(
+                    tr(
+                        "a continuation of {tokens} tokens cannot be scored",
+                        tokens=len(whole) - asked,
+                    ),
+                    where=request.continuation[:60],
+                    remedy=tr("Give one that is not empty and shorter than the model's context"),
+                )
+            pieces.append((whole[over:], asked - over - 1, over))
+        scores = self._scores([(whole[:-1], whole[1:], first) for whole, first, _ in pieces])
+        return [
+            Likelihood(nats, len(whole) - 1 - first, _size(request.continuation), greedy, over)
+            for (nats, greedy), (whole, first, over), request in zip(
+                scores, pieces, requests, strict=True
+            )
+        ]
+
+    def texts(self, texts: Sequence[str]) -> list[Likelihood]:
+        """Gives the likelihoods of whole texts, in windows that overlap by half of the context."""
+        found = []
+        for text in texts:
+            ids = self._ids(text)
+            cut = windows(
+                0, ids, begin=self._begin, context=self._context, stride=self._context // 2
+            )
+            scores = self._scores([(w.ids, w.labels, w.first_scored) for w in cut])
+            nats = sum(score[0] for score in scores)
+            found.append(Likelihood(nats, len(ids), _size(text), greedy=False))
+        return found
+
+    @torch.no_grad()
+    def _scores(
+        self, rows: Sequence[tuple[np.ndarray, np.ndarray, int]]
+    ) -> list[tuple[float, bool]]:
+        order = sorted(range(len(rows)), key=lambda place: -len(rows[place][0]))
+        budget = BATCH_TOKENS["cpu" if self._device.type == "cpu" else "gpu"]
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(rows)
+        while order:
+            longest = len(rows[order[0]][0])
+            taken = order[: max(1, budget // longest)]
+            order = order[len(taken) :]
+            ids = np.full((len(taken), longest), self._begin, dtype=np.int64)
+            mask = np.zeros((len(taken), longest), dtype=np.int64)
+            for row, place in enumerate(taken):
+                read = rows[place][0]
+                ids[row, : len(read)], mask[row, : len(read)] = read, 1
+            logits = self._model(
+                torch.from_numpy(ids).to(self._device),
+                attention_mask=torch.from_numpy(mask).to(self._device),
+            ).logits.float()
+            for row, place in enumerate(taken):
+                read, labels, first = rows[place]
+                wanted = torch.from_numpy(labels[first:]).to(self._device)
+                scores = logits[row, first : len(read)]
+                nats = F.cross_entropy(scores, wanted, reduction="sum").item()
+                found[place] = nats, bool((scores.argmax(dim=-1) == wanted).all())
+        return found
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        stop: list[str],
+        temperature: float,
+        seed: int,
+    ) -> list[str]:
+        """Gives what the model goes on with; of a prompt that is too long its end is taken."""
+        texts = []
+        for prompt in prompts:
+            torch.manual_seed(seed)
+            room = max(1, self._context - 1 - max_tokens)
+            ids = torch.tensor([[self._begin, *self._ids(prompt)[-room:].tolist()]])
+            draw = {"do_sample": True, "temperature": temperature} if temperature else {}
+            made = self._model.generate(
+                ids.to(self._device),
+                attention_mask=torch.ones_like(ids).to(self._device),
+                max_new_tokens=max_tokens,
+                pad_token_id=self._begin,
+                **(draw or {"do_sample": False}),
+            )
+            text = self._tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+            for end in stop:
+                text = text.split(end, 1)[0]
+            texts.append(text)
+        return texts
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,1 @@
+"""Tasks: typed YAML files that say what a model is asked and how its answers are judged."""

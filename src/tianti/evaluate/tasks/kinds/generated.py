@@ -1,0 +1,131 @@
+"""Tasks that are answered by a text of the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from tianti.errors import UserError
+from tianti.evaluate.metrics import answers, diversity, rouge, translation
+from tianti.evaluate.models.base import LanguageModel
+from tianti.evaluate.statistics import Ratio, Share
+from tianti.evaluate.tasks.config import Generate
+from tianti.evaluate.tasks.kinds.base import Figures, Item, Kind, Question
+from tianti.evaluate.tasks.rows import Row
+from tianti.evaluate.tasks.template import compiled, render
+from tianti.messages import tr
+
+
+class GenerateKind(Kind):
+    """See `Generate`."""
+
+    task: Generate
+
+    def __init__(self, task: Generate):
+        super().__init__(task)
+        self._prompt = self._template("prompt")
+        self._references = (
+            None
+            if isinstance(task.references, str)
+            else [compiled(text, f"{task.name}: references") for text in task.references]
+        )
+        first = task.metrics[0]
+        self.headline = {"rouge": "rougeL", "distinct": "distinct_2"}.get(first, first)
+
+    @override
+    def question(self, row: Row, where: str) -> Question:
+        if self._references is None:
+            given = row.get(str(self.task.references))
+            references = [given] if isinstance(given, str) else list(given or [])
+            # SQuAD's form: answers with their places.
+            references = [one["text"] if isinstance(one, dict) else str(one) for one in references]
+        else:
+            references = [render(template, row, where) for template in self._references]
+        if self.task.references and not any(text.strip() for text in references):
+            raise UserError(
+                tr("this item has no reference that says something"),
+                where=where,
+                remedy=tr("Correct the item or the task's references"),
+            )
+        return Question(row, where, context=render(self._prompt, row, where), references=references)
+
+    @override
+    def example(self, row: Row, where: str) -> str:
+        question = self.question(row, where)
+        return question.context + " " * (self.task.language != "zh") + question.references[0]
+
+    @override
+    def answer(self, model: LanguageModel, questions: Sequence[Question]) -> list[Item]:
+        made = model.generate(
+            [question.prefix + question.context for question in questions],
+            max_tokens=self.task.max_tokens,
+            stop=self.task.stop,
+            temperature=self.task.temperature,
+            seed=self.task.seed,
+        )
+        return [
+            self._item(text.strip(), question)
+            for text, question in zip(made, questions, strict=True)
+        ]
+
+    def _item(self, text: str, question: Question) -> Item:
+        item: Item = {"generated": text, "references": question.references}
+        chinese = self.task.language == "zh"
+        if "exact_match" in self.task.metrics:
+            item["exact_match"] = answers.exact_match(text, question.references, chinese=chinese)
+        if "f1" in self.task.metrics:
+            item["f1"] = answers.token_f1(text, question.references, chinese=chinese)
+        if "rouge" in self.task.metrics:
+            item |= rouge.rouge(text, question.references, stem=self.task.stem)
+        return item
+
+    @override
+    def figures(self, items: Sequence[Item]) -> Figures:
+        texts = [item["generated"] for item in items]
+        references = [item["references"] for item in items]
+        found: Figures = {}
+        for metric in self.task.metrics:
+            if metric == "bleu":
+                found["bleu"] = translation.bleu(texts, references, self.task.tokenize)
+            elif metric == "chrf":
+                found["chrf"] = translation.chrf(texts, references)
+            elif metric == "rouge":
+                for kind in ("rougeL", "rouge1", "rouge2", "rougeLsum"):
+                    found[kind] = Ratio(np.array([item[kind] for item in items]))
+            elif metric == "exact_match":
+                found[metric] = Share(np.array([item[metric] for item in items]) == 1)
+            elif metric == "f1":
+                found[metric] = Ratio(np.array([item[metric] for item in items]))
+            elif metric == "distinct":
+                found |= {f"distinct_{n}": diversity.Distinct(texts, n) for n in (2, 1)}
+            elif metric == "repetition":
+                found[metric] = diversity.repetition(texts)
+            else:
+                found[metric] = diversity.compression_ratio(texts)
+        return found
+
+    @override
+    def details(self, items: Sequence[Item]) -> dict[str, Any]:
+        if not {"bleu", "chrf"} & set(self.task.metrics):
+            return {}
+        texts = [item["generated"] for item in items]
+        references = [item["references"] for item in items]
+        signatures = {}
+        if "bleu" in self.task.metrics:
+            signatures["bleu"] = translation.bleu(texts, references, self.task.tokenize).signature
+        if "chrf" in self.task.metrics:
+            signatures["chrf"] = translation.chrf(texts, references).signature
+        return {"signatures": signatures}
+
+    @override
+    def badness(self, item: Item) -> float | None:
+        for name in ("f1", "rougeL", "exact_match"):
+            if name in item:
+                return -float(item[name])
+        if not item["references"]:
+            return None
+        alone = translation.chrf([item["generated"]], [item["references"]])
+        return -alone(np.ones(1))

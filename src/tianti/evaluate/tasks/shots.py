@@ -1,0 +1,92 @@
+"""Which solved examples stand before an item; never one that is tested."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from tianti.errors import UserError
+from tianti.evaluate.metrics.text import words
+from tianti.evaluate.tasks.config import FewShot
+from tianti.evaluate.tasks.rows import Row, content_hash
+from tianti.messages import tr
+
+_K1, _B = 1.2, 0.75
+
+
+class Examples:
+    """Examples to choose from.
+
+    Args:
+        settings: how many and which.
+        pool: what they are chosen from.
+        tested: the items of the task: examples that say the same are left out.
+        where: named in errors.
+
+    Raises:
+        UserError: too few are left.
+    """
+
+    def __init__(self, settings: FewShot, pool: Sequence[Row], tested: Sequence[Row], where: str):
+        self.settings = settings
+        hashes = {content_hash(row) for row in tested}
+        self.rows = [row for row in pool if content_hash(row) not in hashes]
+        self.leaked = len(pool) - len(self.rows)
+        if len(self.rows) < settings.k:
+            raise UserError(
+                tr(
+                    "{count} examples are wanted, {left} are left without those that are tested",
+                    count=settings.k,
+                    left=len(self.rows),
+                ),
+                where=where,
+                remedy=tr("Name another file in few_shot.data, or lower few_shot.k"),
+            )
+        self._index = _Bm25([_said(row) for row in self.rows]) if self._similar else None
+
+    @property
+    def _similar(self) -> bool:
+        return self.settings.k > 0 and self.settings.choose == "similar"
+
+    def of(self, number: int, row: Row) -> list[Row]:
+        """Gives the examples of an item, the likest last."""
+        k = self.settings.k
+        if not k:
+            return []
+        if self._index is not None:
+            return [self.rows[place] for place in reversed(self._index.best(_said(row), k))]
+        if self.settings.choose == "first":
+            return self.rows[:k]
+        chance = random.Random(f"{self.settings.seed} {number}")
+        return chance.sample(self.rows, k)
+
+
+def _said(row: Row) -> tuple[str, ...]:
+    return words(" ".join(value for value in row.values() if isinstance(value, str)))
+
+
+class _Bm25:
+    """Okapi BM25 (Robertson et al. 1994) over bags of words."""
+
+    def __init__(self, bags: Sequence[tuple[str, ...]]):
+        self._mean = sum(map(len, bags)) / max(len(bags), 1)
+        self._lengths = [len(bag) for bag in bags]
+        self._places: dict[str, list[tuple[int, int]]] = {}
+        for place, bag in enumerate(bags):
+            for word, count in Counter(bag).items():
+                self._places.setdefault(word, []).append((place, count))
+
+    def best(self, bag: tuple[str, ...], k: int) -> list[int]:
+        """Gives the places of the likest, the likest first; ties and strangers in their order."""
+        scores: dict[int, float] = defaultdict(float)
+        for word in set(bag):
+            found = self._places.get(word, [])
+            rare = math.log(1 + (len(self._lengths) - len(found) + 0.5) / (len(found) + 0.5))
+            for place, count in found:
+                long = 1 - _B + _B * self._lengths[place] / max(self._mean, 1e-9)
+                scores[place] += rare * count * (_K1 + 1) / (count + _K1 * long)
+        ranked = sorted(scores, key=lambda place: (-scores[place], place))[:k]
+        others = (place for place in range(len(self._lengths)) if place not in scores)
+        return [*ranked, *[place for place, _ in zip(others, range(k - len(ranked)), strict=False)]]

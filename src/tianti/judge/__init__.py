@@ -1,0 +1,1 @@
+"""Models judged by tasks: kept results, comparisons, pages."""

@@ -1,0 +1,311 @@
+"""One model, one task: every item asked once, kept as it is answered, judged in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tianti.errors import Damaged, UserError, os_errors_named
+from tianti.evaluate.models.base import LanguageModel
+from tianti.evaluate.statistics import interval
+from tianti.evaluate.tasks.config import Task
+from tianti.evaluate.tasks.kinds import kind_of
+from tianti.evaluate.tasks.kinds.base import Item, Kind, Question
+from tianti.evaluate.tasks.rows import Row, content_hash, evenly, matching, read_rows, resolve
+from tianti.evaluate.tasks.shots import Examples
+from tianti.files import read_json, sha256_file, write_json
+from tianti.messages import tr
+from tianti.progress import SILENT, Display
+from tianti.runs.results import without_nan
+
+# Raised by hand whenever the same settings give other answers than before.
+VERSION = 1
+ITEMS, RESULT, READS = "items.jsonl", "result.json", "reads.json"
+# Items asked between two times of writing them down.
+CHUNK = {"perplexity": 64, "generate": 8}
+_CHUNK = 512
+_SHOWN, _SHOWN_CHARACTERS, _MOST_LOOKED_AT = 8, 600, 5_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task with its items.
+
+    Args:
+        task: its settings.
+        kind: what asks and judges.
+        rows: the items.
+        examples: what may stand before them.
+        data: hashes of the files, which results are kept under.
+        path: of the items' file.
+    """
+
+    task: Task
+    kind: Kind
+    rows: list[Row]
+    examples: Examples
+    data: tuple[str, ...]
+    path: str
+
+    def question(self, number: int) -> Question:
+        """Gives an item as it is asked, its examples before it."""
+        row, where = self.rows[number], f"{self.task.name}, {tr('item {n}', n=number)}"
+        shots = self.examples.of(number, row)
+        separator = self.task.few_shot.separator
+        prefix = "".join(self.kind.example(shot, where) + separator for shot in shots)
+        question = self.kind.question(row, where)
+        return Question(**(vars(question) | {"prefix": prefix}))
+
+    def group(self, number: int) -> str | None:
+        """Gives the group of an item, where the task has groups."""
+        if self.task.group is None:
+            return None
+        row = self.rows[number]
+        if self.task.group not in row:
+            raise UserError(
+                tr("there is no field {field!r}", field=self.task.group),
+                where=f"{self.path}: {tr('item {n}', n=number)}",
+                remedy=tr("Its fields are: {fields}", fields=", ".join(map(str, row))[:200]),
+            )
+        return str(row[self.task.group])
+
+
+def prepare(task: Task, beside: Path, data: Path | None) -> Prepared:
+    """Reads the items of a task and what its examples are chosen from.
+
+    Args:
+        task: the settings.
+        beside: folder of the task file.
+        data: folder of data.
+
+    Raises:
+        UserError: a file is not there or is not what it should be; there are no items; examples
+            would come from what is tested.
+    """
+    path = resolve(task.data, beside, data)
+    everything = read_rows(path, getattr(task, "documents", None))
+    rows = evenly(matching(everything, task.where), task.limit)
+    if not rows:
+        raise UserError(
+            tr("no item is left of {count}", count=len(everything)),
+            where=path,
+            remedy=tr("Check `where` and the file"),
+        )
+    pool: list[Row] = []
+    hashes = [_hash_of(path)]
+    if task.few_shot.k:
+        if task.few_shot.data is None:
+            raise UserError(
+                tr("few_shot.data does not say where examples come from"),
+                where=task.name,
+                remedy=tr("Name a file of training items"),
+            )
+        other = resolve(task.few_shot.data, beside, data)
+        hashes.append(_hash_of(other))
+        same = hashes[0] == hashes[1]
+        if same and task.few_shot.where == task.where:
+            raise UserError(
+                tr("examples would be taken from the items that are tested"),
+                where=other,
+                remedy=tr("Name a file of training items in few_shot.data"),
+            )
+        pool = matching(read_rows(other), task.few_shot.where)
+    # All that matches is tested in some run, so none of it may stand before an item.
+    tested = matching(everything, task.where)
+    examples = Examples(task.few_shot, pool, tested, task.name)
+    if (
+        pool
+        and task.few_shot.choose == "first"
+        and examples.rows[: task.few_shot.k] != (pool[: task.few_shot.k])
+    ):
+        raise UserError(
+            tr("an example is one of the items that are tested"),
+            where=task.name,
+            remedy=tr("Take it out of few_shot.data"),
+        )
+    return Prepared(task, kind_of(task), rows, examples, tuple(hashes), path)
+
+
+def _hash_of(path: str) -> str:
+    return path if "://" in path else sha256_file(Path(path))
+
+
+def key_of(model: LanguageModel, prepared: Prepared) -> str:
+    """Gives the hash of all that decides a result: weights, tokenizer, task, data, version."""
+    parts = [VERSION, model.identity, prepared.task.model_dump(mode="json"), *prepared.data]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def evaluate(
+    model: LanguageModel, prepared: Prepared, out: Path, display: Display = SILENT
+) -> dict[str, Any]:
+    """Gives the result of a task, from what is kept or by asking what is not.
+
+    Args:
+        model: whoever answers.
+        prepared: the task with its items.
+        out: folder in which results are kept, `TASK/KEY` for each.
+        display: shows progress.
+
+    Returns:
+        What `result.json` holds: `figures` with their intervals, `groups`, `details`, and what it
+        was measured with.
+
+    Raises:
+        UserError: an item cannot be asked, or the model fails; finished items stay.
+    """
+    task, key = prepared.task, key_of(model, prepared)
+    folder = out / task.name / key
+    if (folder / RESULT).is_file():
+        try:
+            return read_json(folder / RESULT)
+        except Damaged:
+            display.say(tr("{path} is damaged: it is written again", path=folder / RESULT))
+    with os_errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    items = read_items(folder / ITEMS)
+    if len(items) < len(prepared.rows):
+        reads = _count_read(out / READS, prepared, key)
+    else:
+        reads = _reads(out / READS, prepared)
+    began = time.perf_counter()
+    with display.task(task.name, len(prepared.rows), "items") as progress:
+        progress.start_at(len(items))
+        step = CHUNK.get(task.kind, _CHUNK)
+        while len(items) < len(prepared.rows):
+            numbers = range(len(items), min(len(items) + step, len(prepared.rows)))
+            made = _ask(model, prepared, numbers)
+            _append(folder / ITEMS, made)
+            items.extend(made)
+            progress.advance(len(made))
+    result = {
+        "task": task.name,
+        "kind": task.kind,
+        "language": task.language,
+        "description": task.description,
+        "model": {"name": model.name, "identity": model.identity},
+        "key": key,
+        "n": len(items),
+        **judge(prepared.kind, items),
+        "worst": _worst(prepared, items),
+        "published": task.published,
+        "few_shot": {
+            "k": task.few_shot.k,
+            "choose": task.few_shot.choose,
+            "left_out": prepared.examples.leaked,
+        },
+        "truncated": sum("truncated" in item for item in items),
+        "test_reads": reads,
+        "seconds": round(time.perf_counter() - began, 3),
+        "settings": task.model_dump(mode="json"),
+    }
+    write_json(folder / RESULT, without_nan(result))
+    return read_json(folder / RESULT)
+
+
+def _ask(model: LanguageModel, prepared: Prepared, numbers: range) -> list[Item]:
+    questions = [prepared.question(number) for number in numbers]
+    answers = prepared.kind.answer(model, questions)
+    made = []
+    for number, answer in zip(numbers, answers, strict=True):
+        item = {"item": number, "hash": content_hash(prepared.rows[number])}
+        if (group := prepared.group(number)) is not None:
+            item["group"] = group
+        made.append(item | answer)
+    return made
+
+
+def judge(kind: Kind, items: Sequence[Item]) -> dict[str, Any]:
+    """Gives figures over all items and by group, with what pictures need."""
+    figures = {
+        name: interval(statistic, len(items)).as_dict()
+        for name, statistic in kind.figures(items).items()
+    }
+    groups: dict[str, Any] = {}
+    for name in sorted({item["group"] for item in items if "group" in item}):
+        members = [item for item in items if item["group"] == name]
+        groups[name] = interval(kind.figures(members)[kind.headline], len(members)).as_dict()
+    return {
+        "headline": kind.headline,
+        "higher_is_better": kind.higher_is_better,
+        "figures": figures,
+        "groups": groups,
+        "details": kind.details(items),
+    }
+
+
+def _worst(prepared: Prepared, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Gives the worst errors as people would read them."""
+    found = [
+        (bad, item)
+        for item in items[:_MOST_LOOKED_AT]
+        if (bad := prepared.kind.badness(item)) is not None
+    ]
+    found.sort(key=lambda pair: -pair[0])
+    shown = []
+    for bad, item in found[:_SHOWN]:
+        question = prepared.question(item["item"])
+        context = question.contexts[0] if question.contexts else question.context
+        shown.append(
+            {
+                "item": item["item"],
+                "score": bad,
+                "context": context[-_SHOWN_CHARACTERS:],
+                "options": [option[:_SHOWN_CHARACTERS] for option in question.options],
+                "gold": item.get("gold"),
+                "predicted": item.get("predicted"),
+                "generated": item.get("generated"),
+                "references": question.references,
+            }
+        )
+    return shown
+
+
+def read_items(path: Path) -> list[Item]:
+    """Gives the items kept so far; a last line that was cut off is dropped."""
+    if not path.is_file():
+        return []
+    items: list[Item] = []
+    whole = 0
+    data = path.read_bytes()
+    for line in data.splitlines(keepends=True):
+        try:
+            item = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            break
+        if not line.endswith(b"\n") or item.get("item") != len(items):
+            break
+        items.append(item)
+        whole += len(line)
+    if whole < len(data):
+        os.truncate(path, whole)
+    return items
+
+
+def _append(path: Path, items: Sequence[Item]) -> None:
+    with os_errors_named(path), open(path, "ab") as file:
+        file.write(b"".join(orjson.dumps(item) + b"\n" for item in items))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _count_read(path: Path, prepared: Prepared, key: str) -> int:
+    """Notes that the test items are read once more, and gives how often that has been."""
+    known = read_json(path) if path.is_file() else {}
+    keys = set(known.get(prepared.data[0], {}).get("keys", [])) | {key}
+    known[prepared.data[0]] = {"file": Path(prepared.path).name, "keys": sorted(keys)}
+    write_json(path, known)
+    return len(keys)
+
+
+def _reads(path: Path, prepared: Prepared) -> int:
+    known = read_json(path) if path.is_file() else {}
+    return len(known.get(prepared.data[0], {}).get("keys", []))

@@ -1,0 +1,88 @@
+"""`evaluate.html`: what a model can, and how sure that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tianti.files import read_json
+from tianti.judge import pictures
+from tianti.judge.compare import results_in
+from tianti.messages import tr_in
+from tianti.runs.figures import BLUE, ORANGE
+from tianti.runs.report import write_page as write_any_page
+
+PAGE = "evaluate.html"
+
+
+def write_page(folder: Path) -> Path:
+    """Writes the page of all evaluations in a folder; gives its path."""
+    results = {name: read_json(path) for name, path in sorted(results_in(folder).items())}
+
+    def drawn(language: str) -> dict[str, Any]:
+        def t(text: str) -> str:
+            return tr_in(language, text)
+
+        found = {}
+        for name, result in results.items():
+            details = result["details"]
+            rows = [(t(key), metric, BLUE) for key, metric in result["figures"].items()]
+            found[f"figures-{name}"] = pictures.bars(_alike(rows, result), "")
+            if result["groups"]:
+                found[f"groups-{name}"] = pictures.groups(result, t)
+            if details.get("reliability"):
+                found[f"reliability-{name}"] = pictures.reliability(details["reliability"], t)
+            if details.get("confusion"):
+                found[f"confusion-{name}"] = pictures.confusion(details, t)
+        return found
+
+    newest = next(iter(results.values()))
+    path = folder / PAGE
+    write_any_page(
+        path,
+        "evaluate.html.j2",
+        drawn,
+        title=newest["model"]["name"],
+        folder=folder.as_posix(),
+        results=results,
+    )
+    return path
+
+
+def _alike(
+    rows: list[tuple[str, dict[str, Any], str]], result: dict[str, Any]
+) -> list[tuple[str, dict[str, Any], str]]:
+    """Gives the rows that one axis can show: those of the headline's scale."""
+    top = result["figures"][result["headline"]]["value"] or 0.0
+    scale = 1.5 if abs(top) <= 1.5 else 110.0
+    return [row for row in rows if abs(row[1]["value"] or 0.0) <= scale]
+
+
+def write_comparison(path: Path, compared: dict[str, Any]) -> None:
+    """Writes the page of two models beside each other."""
+
+    def drawn(language: str) -> dict[str, Any]:
+        found = {}
+        for name, task in compared["tasks"].items():
+            headline = task["headline"]
+            rows = [
+                (model["name"], figures[headline], colour)
+                for model, figures, colour in zip(
+                    compared["models"], task["figures"], (BLUE, ORANGE), strict=True
+                )
+            ]
+            if rows[0][0] == rows[1][0]:
+                rows = [
+                    (f"{row[0]} ({place})", *row[1:]) for place, row in zip("AB", rows, strict=True)
+                ]
+            found[f"figures-{name}"] = pictures.bars(rows, tr_in(language, headline))
+        return found
+
+    write_any_page(
+        path,
+        "compare.html.j2",
+        drawn,
+        title=" / ".join(model["name"] for model in compared["models"]),
+        folder=path.parent.as_posix(),
+        compared=compared,
+    )

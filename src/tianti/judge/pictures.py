@@ -1,0 +1,114 @@
+"""The pictures of evaluations, as Plotly figure descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tianti.runs.figures import BLUE, GREY, ORANGE
+
+Translate = Callable[[str], str]
+
+
+def bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> dict[str, Any]:
+    """Draws figures with their intervals, the first on top."""
+    rows = rows[::-1]
+    metrics = [metric for _, metric, _ in rows]
+
+    def ends(name: str) -> list[float]:
+        return [m["value"] if m[name] is None else m[name] for m in metrics]
+
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": [label for label, _, _ in rows],
+                "x": [metric["value"] for metric in metrics],
+                "marker": {"color": [colour for _, _, colour in rows]},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [h - m["value"] for h, m in zip(ends("high"), metrics, strict=True)],
+                    "arrayminus": [
+                        m["value"] - low for low, m in zip(ends("low"), metrics, strict=True)
+                    ],
+                    "thickness": 1.5,
+                },
+                "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
+            }
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
+            "yaxis": {"automargin": True, "type": "category"},
+            "height": 110 + 24 * len(rows),
+        },
+    }
+
+
+def groups(result: dict[str, Any], t: Translate) -> dict[str, Any]:
+    """Draws the headline by group, the lowest first."""
+    found = sorted(result["groups"].items(), key=lambda row: row[1]["value"])
+    return bars([(name, metric, BLUE) for name, metric in found], t(result["headline"]))
+
+
+def reliability(points: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
+    """Draws how often a model is right against how sure it is."""
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": [0, 1],
+                "y": [0, 1],
+                "line": {"color": GREY, "dash": "dot"},
+                "name": t("as sure as it is right"),
+            },
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": [point["confidence"] for point in points],
+                "y": [point["accuracy"] for point in points],
+                "text": [f"n={point['n']}" for point in points],
+                "line": {"color": ORANGE},
+                "name": t("the model"),
+            },
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": t("confidence")}, "range": [0, 1]},
+            "yaxis": {"title": {"text": t("share that is right")}, "range": [0, 1]},
+            "height": 380,
+        },
+    }
+
+
+def confusion(details: dict[str, Any], t: Translate) -> dict[str, Any]:
+    """Draws which class was taken for which, as shares of the true class."""
+    table = details["confusion"]
+    shares = [[cell / max(sum(row), 1) for cell in row] for row in table]
+    return {
+        "data": [
+            {
+                "type": "heatmap",
+                "x": details["labels"],
+                "y": details["labels"],
+                "z": shares,
+                "text": table,
+                "texttemplate": "%{text}" if len(table) <= 20 else "",
+                "colorscale": "Blues",
+                "zmin": 0,
+                "zmax": 1,
+                "hovertemplate": "%{y} → %{x}: %{text}<extra></extra>",
+            }
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": t("predicted")}, "type": "category", "automargin": True},
+            "yaxis": {
+                "title": {"text": t("true class")},
+                "type": "category",
+                "autorange": "reversed",
+                "automargin": True,
+            },
+            "height": 260 + (18 if len(table) <= 30 else 5) * len(table),
+        },
+    }

@@ -1,0 +1,67 @@
+"""What a person sees on the terminal of evaluations and comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tianti.messages import tr
+from tianti.runs.terminal import say_metric, show
+
+_CERTAIN = 0.05
+
+
+def say_evaluation(results: dict[str, dict[str, Any]], page: Path) -> None:
+    """Shows the figures of each task, the headline first."""
+    for name, result in results.items():
+        show(f"{name}  {result['description']}", "bold")
+        ordered = [result["headline"], *(k for k in result["figures"] if k != result["headline"])]
+        for key in ordered:
+            say_metric(tr(key), result["figures"][key])
+        for other, value in result["published"].items():
+            show(f"  {other:<24} {value:.4f}  ({tr('published')})")
+        if result["truncated"]:
+            show(
+                "  "
+                + tr(
+                    "{count} items were longer than the context: their beginning was left out",
+                    count=result["truncated"],
+                ),
+                "yellow",
+            )
+        if result["few_shot"]["left_out"]:
+            show(
+                "  "
+                + tr(
+                    "{count} examples were left out because they are tested",
+                    count=result["few_shot"]["left_out"],
+                ),
+                "yellow",
+            )
+    show(tr("Report: {path}", path=page))
+
+
+def say_comparison(compared: dict[str, Any]) -> None:
+    """Shows each figure of both models, their difference and its p."""
+    one, other = (model["name"] for model in compared["models"])
+    show(f"A {one}   B {other}", "bold")
+    for name, task in compared["tasks"].items():
+        show(f"{name}  n={task['n']}", "bold")
+        for key, found in task["differences"].items():
+            values = [figures[key]["value"] for figures in task["figures"]]
+            interval = ""
+            if found["low"] is not None and found["low"] == found["low"]:
+                interval = f" [{found['low']:+.4f}, {found['high']:+.4f}]"
+            sure = "" if found["p"] is None or not found["p"] <= _CERTAIN else "  *"
+            show(
+                f"  {tr(key):<24} A {values[0]:.4f}  B {values[1]:.4f}"
+                f"  A−B {found['value']:+.4f}{interval}  p={found['p']:.4f}{sure}"
+            )
+    show(tr("* would come by chance in less than 5 % of comparisons of equals"))
+
+
+def say_tasks(tasks: dict[str, Any]) -> None:
+    """Lists the tasks that come along."""
+    for name, task in tasks.items():
+        show(f"{name:<20} {task.kind:<13} {task.language:<3} {task.description}")
+    show(tr("Their data lies in the folder that --data or TIANTI_DATA names."))
