@@ -183,6 +183,7 @@ def report_command(
     as_json: AsJson = False,
 ) -> None:
     """Writes the report of a run again."""
+    from tianti.errors import UserError
     from tianti.files import read_json
     from tianti.runs.report import write_report
     from tianti.runs.results import RESULTS

@@ -171,7 +171,8 @@ def evaluate(
             display.say(tr("{path} is damaged: it is written again", path=folder / RESULT))
     with os_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    items = read_items(folder / ITEMS)
+    step = CHUNK.get(task.kind, _CHUNK)
+    items = read_items(folder / ITEMS, step, len(prepared.rows))
     if len(items) < len(prepared.rows):
         reads = _count_read(out / READS, prepared, key)
     else:
@@ -179,7 +180,6 @@ def evaluate(
     began = time.perf_counter()
     with display.task(task.name, len(prepared.rows), "items") as progress:
         progress.start_at(len(items))
-        step = CHUNK.get(task.kind, _CHUNK)
         while len(items) < len(prepared.rows):
             numbers = range(len(items), min(len(items) + step, len(prepared.rows)))
             made = _ask(model, prepared, numbers)
@@ -269,12 +269,19 @@ def _worst(prepared: Prepared, items: Sequence[Item]) -> list[dict[str, Any]]:
     return shown
 
 
-def read_items(path: Path) -> list[Item]:
-    """Gives the items kept so far; a last line that was cut off is dropped."""
+def read_items(path: Path, step: int = 1, most: int | None = None) -> list[Item]:
+    """Gives the items kept so far; a last line that was cut off is dropped.
+
+    Args:
+        path: the file.
+        step: items asked together: what is not whole is dropped, because the last digits of an
+            answer depend on what is asked beside it.
+        most: items in all.
+    """
     if not path.is_file():
         return []
     items: list[Item] = []
-    whole = 0
+    whole = place = 0
     data = path.read_bytes()
     for line in data.splitlines(keepends=True):
         try:
@@ -284,7 +291,10 @@ def read_items(path: Path) -> list[Item]:
         if not line.endswith(b"\n") or item.get("item") != len(items):
             break
         items.append(item)
-        whole += len(line)
+        place += len(line)
+        if len(items) % step == 0 or len(items) == most:
+            whole = place
+    del items[len(items) if len(items) == most else len(items) // step * step :]
     if whole < len(data):
         os.truncate(path, whole)
     return items

@@ -84,14 +84,14 @@ class Endpoint:
         answer = self._post(prompt=whole, max_tokens=0, echo=True, logprobs=1, temperature=0)
         found = answer.get("logprobs") or {}
         logs, places = found.get("token_logprobs"), found.get("text_offset")
-        tokens, tops = found.get("tokens"), found.get("top_logprobs")
+        tokens, tops = found.get("tokens"), found.get("top_logprobs") or []
         if not logs or not places or not tokens or len(logs) != len(places):
             raise self._strange(tr("it gives no log-probabilities of a prompt"))
         begin = len(request.context)
         ends = [*places[1:], len(whole)]
         # The first token of all has no context, so no probability.
         asked = [n for n, end in enumerate(ends) if end > begin and logs[n] is not None]
-        greedy = bool(tops) and all(
+        greedy = len(tops) == len(logs) and all(
             tops[n] and max(tops[n].values()) <= logs[n] + 1e-6 for n in asked
         )
         size = len(request.continuation.encode("utf-8", "surrogatepass"))
@@ -112,7 +112,8 @@ class Endpoint:
                     choices = json.load(answer)["choices"]
                     return choices[0]
             except urllib.error.HTTPError as error:
-                reason = f"{error.code} {error.read()[:200].decode('utf-8', 'replace')}"
+                said = error.read().decode("utf-8", "replace")
+                reason = f"{error.code} {' '.join(said.split())[:200]}"
                 if error.code not in _LATER:
                     break
             except (OSError, TimeoutError) as error:

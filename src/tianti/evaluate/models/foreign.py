@@ -39,15 +39,15 @@ class Foreign:
             raise not_installed("transformers", "transformers", folder) from error
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 tr("transformers cannot read this model ({reason})", reason=error), where=folder
             ) from error
-        self._model = self._model.to(device).eval()
-        self._device = device
+        model.to(device).eval()
+        self._model, self._device = model, device
         self.name, self.identity = folder.name, identity_of(folder, "transformers")
         config = self._model.config
         self._context = min(getattr(config, "max_position_embeddings", _LONGEST), _LONGEST)
