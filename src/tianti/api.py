@@ -255,6 +255,8 @@ def evaluate(
     """
     import os
 
+    from tianti.evaluate.contamination import TrainingText
+    from tianti.evaluate.models.network import Network
     from tianti.evaluate.tasks.load import load_task
     from tianti.judge.evaluation import evaluate as evaluate_task
     from tianti.judge.evaluation import prepare
@@ -271,7 +273,12 @@ def evaluate(
         place = place or beside
     place = place or Path(EVALUATIONS) / model.name
     display = display or Display()
-    results = {one.task.name: evaluate_task(model, one, place, display) for one in prepared}
+    training = None
+    if isinstance(model, Network) and model.training_text is not None:
+        training = TrainingText.of_corpus(model.training_text, place, display)
+    results = {
+        one.task.name: evaluate_task(model, one, place, display, training) for one in prepared
+    }
     write_page(place)
     return results
 

@@ -48,7 +48,7 @@ def build_index(config: DecontaminateConfig, path: Path) -> None:
             remedy=tr("Check the path"),
         )
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
-    keys, owners = _runs(data, offsets, config.words, config.characters)
+    keys, owners = runs_of(data, offsets, config.words, config.characters)
     keys, first = np.unique(keys, return_index=True)
     size = 16
     while size < 2 * len(keys):
@@ -148,7 +148,7 @@ def _longest(offsets: np.ndarray) -> int:
 
 
 @kernel
-def _runs(
+def runs_of(
     data: np.ndarray, offsets: np.ndarray, words: int, characters: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gives the hash of every run of every text, and the number of its text."""

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from tianti.errors import Damaged, UserError, os_errors_named
+from tianti.evaluate.contamination import TrainingText
 from tianti.evaluate.models.base import LanguageModel
 from tianti.evaluate.statistics import interval
 from tianti.evaluate.tasks.config import Task
@@ -138,14 +139,19 @@ def _hash_of(path: str) -> str:
     return path if "://" in path else sha256_file(Path(path))
 
 
-def key_of(model: LanguageModel, prepared: Prepared) -> str:
+def key_of(model: LanguageModel, prepared: Prepared, training: TrainingText | None = None) -> str:
     """Gives the hash of all that decides a result: weights, tokenizer, task, data, version."""
     parts = [VERSION, model.identity, prepared.task.model_dump(mode="json"), *prepared.data]
+    parts += [training.identity] if training is not None else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def evaluate(
-    model: LanguageModel, prepared: Prepared, out: Path, display: Display = SILENT
+    model: LanguageModel,
+    prepared: Prepared,
+    out: Path,
+    display: Display = SILENT,
+    training: TrainingText | None = None,
 ) -> dict[str, Any]:
     """Gives the result of a task, from what is kept or by asking what is not.
 
@@ -154,6 +160,8 @@ def evaluate(
         prepared: the task with its items.
         out: folder in which results are kept, `TASK/KEY` for each.
         display: shows progress.
+        training: the text the model was trained on, where it is known: items that stand in it are
+            told apart.
 
     Returns:
         What `result.json` holds: `figures` with their intervals, `groups`, `details`, and what it
@@ -162,7 +170,7 @@ def evaluate(
     Raises:
         UserError: an item cannot be asked, or the model fails; finished items stay.
     """
-    task, key = prepared.task, key_of(model, prepared)
+    task, key = prepared.task, key_of(model, prepared, training)
     folder = out / task.name / key
     if (folder / RESULT).is_file():
         try:
@@ -182,7 +190,7 @@ def evaluate(
         progress.start_at(len(items))
         while len(items) < len(prepared.rows):
             numbers = range(len(items), min(len(items) + step, len(prepared.rows)))
-            made = _ask(model, prepared, numbers)
+            made = _ask(model, prepared, numbers, training)
             _append(folder / ITEMS, made)
             items.extend(made)
             progress.advance(len(made))
@@ -195,6 +203,7 @@ def evaluate(
         "key": key,
         "n": len(items),
         **judge(prepared.kind, items),
+        "contamination": _contamination(prepared.kind, items) if training is not None else None,
         "worst": _worst(prepared, items),
         "published": task.published,
         "few_shot": {
@@ -211,14 +220,21 @@ def evaluate(
     return read_json(folder / RESULT)
 
 
-def _ask(model: LanguageModel, prepared: Prepared, numbers: range) -> list[Item]:
+def _ask(
+    model: LanguageModel, prepared: Prepared, numbers: range, training: TrainingText | None
+) -> list[Item]:
     questions = [prepared.question(number) for number in numbers]
     answers = prepared.kind.answer(model, questions)
+    known: Sequence[float | None] = [None] * len(numbers)
+    if training is not None:
+        known = training.shares([_texts_in(prepared.rows[number]) for number in numbers])
     made = []
-    for number, answer in zip(numbers, answers, strict=True):
+    for number, answer, share in zip(numbers, answers, known, strict=True):
         item = {"item": number, "hash": content_hash(prepared.rows[number])}
         if (group := prepared.group(number)) is not None:
             item["group"] = group
+        if training is not None:
+            item["in_training"] = share
         made.append(item | answer)
     return made
 
@@ -239,6 +255,32 @@ def judge(kind: Kind, items: Sequence[Item]) -> dict[str, Any]:
         "figures": figures,
         "groups": groups,
         "details": kind.details(items),
+    }
+
+
+def _texts_in(value: Any) -> list[str]:
+    """Gives all texts of an item, those in lists and mappings too."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in inner for text in _texts_in(part)]
+
+
+def _contamination(kind: Kind, items: Sequence[Item]) -> dict[str, Any]:
+    """Gives how many items stand in the training text, and the headline with and without them."""
+    parts = {
+        "clean": [item for item in items if item["in_training"] == 0],
+        "touched": [item for item in items if item["in_training"]],
+        "too_short": [item for item in items if item["in_training"] is None],
+    }
+    return {
+        name: {
+            "n": len(part),
+            "figure": interval(kind.figures(part)[kind.headline], len(part)).as_dict()
+            if part
+            else None,
+        }
+        for name, part in parts.items()
     }
 
 

@@ -20,6 +20,18 @@ def say_evaluation(results: dict[str, dict[str, Any]], page: Path) -> None:
             say_metric(tr(key), result["figures"][key])
         for other, value in result["published"].items():
             show(f"  {other:<24} {value:.4f}  ({tr('published')})")
+        known = result["contamination"]
+        if known and known["touched"]["n"]:
+            clean = known["clean"]["figure"]
+            show(
+                "  "
+                + tr(
+                    "{count} items stand in part in the training text; without them {value}",
+                    count=known["touched"]["n"],
+                    value=f"{clean['value']:.4f}" if clean else "–",
+                ),
+                "yellow",
+            )
         if result["truncated"]:
             show(
                 "  "

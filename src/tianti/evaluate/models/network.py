@@ -72,6 +72,9 @@ class Network:
         tokenizer: the tokenizer.
         begin: whether end-of-text stands before what is given, as before each document in
             training; without it, a request that has no context still gets it.
+
+    Attributes:
+        training_text: the documents it was trained on, where it lies in their run.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class Network:
     ):
         self.name = folder.parent.name if folder.name == "model" else folder.name
         self.identity = identity_of(folder, begin)
+        corpus = folder.parent / "corpus" / "train"
+        self.training_text = corpus if folder.name == "model" and corpus.is_dir() else None
         self._model, self._begin = transformer, begin
         self.tokenizer = tokenizer
 
