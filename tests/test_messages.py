@@ -27,6 +27,11 @@ COMPOSED = [
     *("classifier", "perplexity", "minhash", "write", "splits"),
     *(rule.name for rules in RULES.values() for rule in rules),
     *STATISTICS,
+    # Figures of tasks.
+    *("accuracy", "accuracy_by_sum", "accuracy_by_token", "accuracy_by_byte", "bits_per_byte"),
+    *("perplexity", "calibration_error", "brier", "matthews", "exact_match", "f1", "repetition"),
+    *("distinct_1", "distinct_2", "compression_ratio"),
+    *(f"{name}_{kind}" for name in ("f1", "precision", "recall") for kind in ("macro", "weighted")),
 ]
 
 

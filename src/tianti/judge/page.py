@@ -27,7 +27,7 @@ def write_page(folder: Path) -> Path:
         for name, result in results.items():
             details = result["details"]
             rows = [(t(key), metric, BLUE) for key, metric in result["figures"].items()]
-            found[f"figures-{name}"] = pictures.bars(_alike(rows, result), "")
+            found[f"figures-{name}"] = pictures.interval_bars(_alike(rows, result), "")
             if result["groups"]:
                 found[f"groups-{name}"] = pictures.groups(result, t)
             if details.get("reliability"):
@@ -75,7 +75,7 @@ def write_comparison(path: Path, compared: dict[str, Any]) -> None:
                 rows = [
                     (f"{row[0]} ({place})", *row[1:]) for place, row in zip("AB", rows, strict=True)
                 ]
-            found[f"figures-{name}"] = pictures.bars(rows, tr_in(language, headline))
+            found[f"figures-{name}"] = pictures.interval_bars(rows, tr_in(language, headline))
         return found
 
     write_any_page(

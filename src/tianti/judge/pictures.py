@@ -10,7 +10,7 @@ from tianti.runs.figures import BLUE, GREY, ORANGE
 Translate = Callable[[str], str]
 
 
-def bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> dict[str, Any]:
+def interval_bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> dict[str, Any]:
     """Draws figures with their intervals, the first on top."""
     rows = rows[::-1]
     metrics = [metric for _, metric, _ in rows]
@@ -49,7 +49,7 @@ def bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> dict[str, A
 def groups(result: dict[str, Any], t: Translate) -> dict[str, Any]:
     """Draws the headline by group, the lowest first."""
     found = sorted(result["groups"].items(), key=lambda row: row[1]["value"])
-    return bars([(name, metric, BLUE) for name, metric in found], t(result["headline"]))
+    return interval_bars([(name, metric, BLUE) for name, metric in found], t(result["headline"]))
 
 
 def reliability(points: list[dict[str, Any]], t: Translate) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def compiled(text: str, where: str) -> Template:
         raise UserError(
             tr("this template cannot be read: {reason}", reason=error),
             where=where,
-            remedy=tr("Write fields as {{{{ name }}}}"),
+            remedy=tr("Write fields as {{ name }}"),
         ) from error
 
 
