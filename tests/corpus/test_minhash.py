@@ -186,7 +186,7 @@ TWIN = """
 import hashlib, json, sys
 import numpy as np, pyarrow as pa
 from tianti.corpus.clean import _what_is_needed
-from tianti.corpus.decontaminate import _runs
+from tianti.corpus.decontaminate import runs_of
 from tianti.corpus.kernels import COMPILED, text_buffers
 from tianti.corpus.learned import _features, _scores
 from tianti.corpus.lines import line_hashes
@@ -201,7 +201,7 @@ out = {
     "statistics": np.stack([c.to_numpy() for c in document_statistics(column).values()]),
     "lengths": _lengths(data, offsets),
     "needed": _what_is_needed(data, offsets, True),
-    "runs": _runs(data, offsets, 5, 8)[0],
+    "runs": runs_of(data, offsets, 5, 8)[0],
     "lines": line_hashes(column).hashes,
     "scores": _scores(data, offsets, np.linspace(-1, 1, (1 << 20) + 1).astype(np.float32)),
 }

@@ -13,12 +13,14 @@ from tianti.exchange.huggingface import load_transformer, save_transformer
 from tianti.tokens.tokenizer import Tokenizer
 
 
-def save_model(folder: Path, tokenizer: Tokenizer, seed: int, **changes: object) -> Path:
+def save_model(
+    folder: Path, tokenizer: Tokenizer, seed: int, context: int = 128, **changes: object
+) -> Path:
     """Writes a random network with a tokenizer as a model directory."""
-    model = random_model(seed, vocab_size=tokenizer.vocab_size, context=128, **changes)
+    model = random_model(seed, vocab_size=tokenizer.vocab_size, context=context, **changes)
     end = tokenizer.end_of_text
     save_transformer(model, folder, eos_token_id=end, pad_token_id=end)
-    tokenizer.save(folder, context=128)
+    tokenizer.save(folder, context=context)
     return folder
 
 

@@ -55,8 +55,9 @@ def test_few_runs_seem_to_stand_there_that_do_not(rng):
 
 def test_a_planted_leak_is_found_and_told_apart(finished_run, tasks, tmp_path):
     leaked = next(text for text in read_texts(finished_run / "corpus" / "train") if len(text) > 300)
+    planted = " ".join(leaked[40:280].split()[1:-1])
     clean = " ".join(f"unheard{n} thing{n}" for n in range(20))
-    rows = [{"text": clean}, {"text": "short"}, {"text": leaked[40:240]}, {"text": clean[10:]}]
+    rows = [{"text": clean}, {"text": "short"}, {"text": planted}, {"text": clean[10:]}]
     write_rows(tasks / "test.jsonl", rows)
     (tasks / "leak.yaml").write_text("name: leak\nkind: perplexity\ndata: test.jsonl\n")
     model, _ = answering(finished_run)

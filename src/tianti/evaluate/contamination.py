@@ -17,7 +17,7 @@ import pyarrow as pa
 from tianti.corpus.decontaminate import runs_of
 from tianti.corpus.kernels import kernel, mix, text_buffers
 from tianti.corpus.table import read_batches, text_bytes
-from tianti.files import Damaged, read_json, write_array, write_json
+from tianti.files import Damaged, read_json, save_npy, write_json
 from tianti.progress import SILENT, Display
 
 WORDS, CHARACTERS = 13, 20
@@ -63,7 +63,7 @@ class TrainingText:
             state,
             display,
         )
-        write_array(folder / FILTER, made._bits)
+        save_npy(folder / FILTER, made._bits)
         write_json(folder / ABOUT, {"made_of": state})
         return made
 
