@@ -63,8 +63,10 @@ class Attention(nn.Module):
 
         Args:
             x_BTW: normalised residual stream `(batch, time, width)`.
-            rotary: cosines and sines of the tokens' positions, `(time, head_dim)` each.
-            mask: from `document_mask` or `document_blocks`, or None for plain causal attention.
+            rotary: cosines and sines of the tokens' positions, `(time, head_dim)` or
+                `(batch, 1, time, head_dim)` each.
+            mask: from `document_mask` or `document_blocks`, booleans over cached and new tokens, or
+                None for plain causal attention.
             cache: earlier keys and values, which this call extends, or None.
             layer: index of this layer in the cache.
 
@@ -89,7 +91,7 @@ class Attention(nn.Module):
             key, value = cache.append(layer, key, value)
             if time == 1:
                 causal = False
-            elif earlier:
+            elif earlier and causal:
                 causal, mask = False, _causal_after(earlier, time, x_BTW.device)
         gathered = F.scaled_dot_product_attention(
             query,

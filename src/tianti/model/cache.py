@@ -14,7 +14,7 @@ class KeyValueCache:
     Args:
         config: the shape of the network.
         batch: number of sequences, all of one length.
-        capacity: most tokens a sequence can reach; the context when not given.
+        capacity: most tokens it can hold; the context when not given.
         device: where the tensors lie.
         dtype: type of keys and values.
     """
@@ -27,7 +27,7 @@ class KeyValueCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        self.capacity = min(capacity or config.context, config.context)
+        self.capacity = capacity or config.context
         shape = (config.depth, batch, config.num_kv_heads, self.capacity, config.head_dim)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
@@ -52,3 +52,7 @@ class KeyValueCache:
     def advance(self, tokens: int) -> None:
         """Says that `tokens` more are stored in every layer."""
         self.length += tokens
+
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+        self.length = length

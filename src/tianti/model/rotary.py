@@ -18,7 +18,14 @@ def rotary_table(head_dim: int, context: int, theta: float) -> tuple[Tensor, Ten
 
 
 def rotate(x_BHTD: Tensor, cosine_TD: Tensor, sine_TD: Tensor) -> Tensor:
-    """Turns each pair of dimensions of `x` by the angle of its position."""
+    """Turns each pair of dimensions of `x` by the angle of its position.
+
+    Args:
+        x_BHTD: queries or keys.
+        cosine_TD: from `rotary_table` at the positions, the same for all rows or
+            `(batch, 1, time, head_dim)`.
+        sine_TD: the same of the sines.
+    """
     first, second = x_BHTD.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return x_BHTD * cosine_TD + turned * sine_TD

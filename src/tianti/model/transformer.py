@@ -94,6 +94,8 @@ class Transformer(nn.Module):
         *,
         embeddings_BTW: Tensor | None = None,
         segments_BT: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Gives the final normalised stream; `logits` turns it into scores of the vocabulary.
@@ -102,6 +104,10 @@ class Transformer(nn.Module):
             ids_BT: token ids `(batch, time)`, int64; or
             embeddings_BTW: what stands in their place, `(batch, time, width)`.
             segments_BT: document number of each token; None where a row is one document.
+            positions_BT: place of each token in its text, where tokens do not stand in order, as
+                those of several texts that share a beginning; needs `mask`.
+            mask: which token looks at which, booleans `(batch, 1, time, cached + time)`, in place
+                of `segments_BT`.
             cache: keys and values of earlier tokens, extended by this call.
 
         Returns:
@@ -113,17 +119,21 @@ class Transformer(nn.Module):
         x_BTW = self.embedding(ids_BT) if embeddings_BTW is None else embeddings_BTW
         start = cache.length if cache is not None else 0
         end = start + x_BTW.shape[1]
-        if end > self.config.context:
+        if positions_BT is not None:
+            # One table for all heads of a row.
+            places: Tensor | slice = positions_BT.unsqueeze(1)
+        elif end > self.config.context:
             raise ValueError(f"{end} tokens exceed the context of {self.config.context}")
-        rotary = (
-            self.cosine[start:end].to(x_BTW.dtype),
-            self.sine[start:end].to(x_BTW.dtype),
-        )
-        mask = None if segments_BT is None else self._mask(segments_BT)
+        else:
+            places = slice(start, end)
+        rotary = (self.cosine[places].to(x_BTW.dtype), self.sine[places].to(x_BTW.dtype))
+        looks: Tensor | BlockMask | None = mask
+        if segments_BT is not None:
+            looks = self._mask(segments_BT)
         for index, layer in enumerate(self.layers):
             # Without a cache the layers are called alike, so that compiled they are one kernel.
             place = () if cache is None else (cache, index)
-            x_BTW = layer(x_BTW, rotary, mask, *place)
+            x_BTW = layer(x_BTW, rotary, looks, *place)
         if cache is not None:
             cache.advance(x_BTW.shape[1])
         return self.final_norm(x_BTW)

@@ -9,18 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from tianti.errors import UserError
 from tianti.evaluate.bits_per_byte import BATCH_TOKENS, score_documents
 from tianti.evaluate.models.base import Likelihood, Request
+from tianti.evaluate.models.prefixes import Asked, Family, Row, batches, families
 from tianti.files import sha256_file
 from tianti.generate.config import SamplingConfig
 from tianti.generate.engine import generate_text
 from tianti.messages import tr
+from tianti.model.cache import KeyValueCache
 from tianti.model.transformer import Transformer
 from tianti.tokens.tokenizer import Tokenizer
 
+# Scores of the vocabulary held at once.
+_SCORES = 2**24
+# A product in attention takes so many times as long as one with the weights.
+_ATTENTION_SLOWNESS = 4
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
 
@@ -35,32 +41,14 @@ class _Encoded:
     """A request as tokens.
 
     Args:
-        whole: context and continuation; all but the last are read, all but the first predicted.
-        first: place in what is read from which the continuation is predicted.
+        asked: context and continuation, and where the continuation begins.
         size: bytes of the continuation.
         truncated: tokens of the context that were left out.
     """
 
-    whole: np.ndarray
-    first: int
+    asked: Asked
     size: int
     truncated: int
-
-    @property
-    def ids(self) -> np.ndarray:
-        return self.whole[:-1]
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.whole[1:]
-
-    @property
-    def tokens(self) -> int:
-        return len(self.whole) - 1 - self.first
-
-    @property
-    def key(self) -> tuple[bytes, int]:
-        return self.whole.tobytes(), self.first
 
 
 class Network:
@@ -86,6 +74,9 @@ class Network:
         self.training_text = corpus if folder.name == "model" and corpus.is_dir() else None
         self._model, self._begin = transformer, begin
         self.tokenizer = tokenizer
+        self._budget = BATCH_TOKENS["cpu" if transformer.device.type == "cpu" else "gpu"]
+        layer = sum(weight.numel() for weight in transformer.layers[0].parameters())
+        self._worth = layer / (2 * transformer.config.attention_width) / _ATTENTION_SLOWNESS
 
     @torch.no_grad()
     def likelihoods(self, requests: Sequence[Request]) -> list[Likelihood]:
@@ -95,9 +86,10 @@ class Network:
             UserError: a continuation alone is longer than the context.
         """
         encoded = [self._encode(request) for request in requests]
+        answers = self._answers([one.asked for one in encoded])
         return [
-            Likelihood(nats, one.tokens, one.size, greedy, one.truncated)
-            for one, (nats, greedy) in zip(encoded, self._answers(encoded), strict=True)
+            Likelihood(nats, len(one.asked.labels), one.size, greedy, one.truncated)
+            for one, (nats, greedy) in zip(encoded, answers, strict=True)
         ]
 
     @torch.no_grad()
@@ -111,24 +103,29 @@ class Network:
                 context that is too long the end is taken.
         """
         longest = self._model.config.context + 1
-        encoded = []
+        texts = []
         for before, asked in pairs:
             whole = np.array([*before, *asked], dtype=np.int64)[-longest:]
-            encoded.append(_Encoded(whole, max(0, len(whole) - 1 - len(asked)), 0, 0))
-        return self._answers(encoded)
+            texts.append(Asked(whole, max(0, len(whole) - 1 - len(asked))))
+        return self._answers(texts)
 
-    def _answers(self, encoded: Sequence[_Encoded]) -> list[tuple[float, bool]]:
-        # What is asked twice is computed once, and rows of about one length go together.
-        unique = {one.key: one for one in encoded}
-        ordered = sorted(unique.values(), key=lambda one: len(one.ids), reverse=True)
-        answers: dict[tuple[bytes, int], tuple[float, bool]] = {}
-        budget = BATCH_TOKENS["cpu" if self._model.device.type == "cpu" else "gpu"]
-        start = 0
-        while start < len(ordered):
-            group = ordered[start : start + max(1, budget // len(ordered[start].ids))]
-            answers |= zip([one.key for one in group], self._answer(group), strict=True)
-            start += len(group)
-        return [answers[one.key] for one in encoded]
+    def _answers(self, texts: Sequence[Asked]) -> list[tuple[float, bool]]:
+        nats, misses = np.zeros(len(texts)), np.zeros(len(texts))
+        for family in families(texts, self._worth):
+            cache = self._cached(family)
+            for group in batches(family.rows, self._budget if cache is None else 1):
+                self._answer(texts, group, cache, nats, misses)
+        return [(float(nat), miss == 0) for nat, miss in zip(nats, misses, strict=True)]
+
+    def _cached(self, family: Family) -> KeyValueCache | None:
+        length = len(family.beginning)
+        if not length:
+            return None
+        most = length + max(row.size for row in family.rows)
+        device, dtype = self._model.device, self._model.embedding.weight.dtype
+        cache = KeyValueCache(self._model.config, capacity=most, device=device, dtype=dtype)
+        self._model(torch.from_numpy(family.beginning[None]).to(device), cache=cache)
+        return cache
 
     def _encode(self, request: Request) -> _Encoded:
         context, continuation = request.context, request.continuation
@@ -155,29 +152,71 @@ class Network:
                 remedy=tr("Give one that is not empty and shorter than the model's context"),
             )
         size = len(request.continuation.encode("utf-8", "surrogatepass"))
-        return _Encoded(whole[over:], first - over, size, over)
+        return _Encoded(Asked(whole[over:], first - over), size, over)
 
-    def _answer(self, group: list[_Encoded]) -> list[tuple[float, bool]]:
-        longest = len(group[0].ids)
-        ids = np.zeros((len(group), longest), dtype=np.int64)
-        labels = np.full((len(group), longest), -100, dtype=np.int64)
-        for row, one in enumerate(group):
-            # Padding stands behind, where causal attention never looks.
-            ids[row, : len(one.ids)] = one.ids
-            labels[row, one.first : len(one.ids)] = one.labels[one.first :]
+    def _answer(
+        self,
+        texts: Sequence[Asked],
+        group: list[Row],
+        cache: KeyValueCache | None,
+        nats: np.ndarray,
+        misses: np.ndarray,
+    ) -> None:
+        """Adds to the nats and the wrong guesses of the texts that end in rows."""
         device = self._model.device
-        hidden = self._model(torch.from_numpy(ids).to(device))
-        wanted = torch.from_numpy(labels).to(device)
-        asked = wanted != -100
-        logits = self._model.logits(hidden[asked])
-        losses = F.cross_entropy(logits, wanted[asked], reduction="none").double()
-        wrong = (logits.argmax(dim=-1) != wanted[asked]).double()
-        sums = torch.zeros((2, len(group)), dtype=torch.float64, device=device)
-        rows = asked.nonzero()[:, 0]
-        sums[0].index_add_(0, rows, losses)
-        sums[1].index_add_(0, rows, wrong)
-        nats, misses = sums.tolist()
-        return [(nat, miss == 0) for nat, miss in zip(nats, misses, strict=True)]
+        hidden = self._hidden(group, cache).flatten(0, 1)
+        earlier = 0 if cache is None else cache.length
+        longest = max(row.size for row in group)
+        places: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        owners: list[np.ndarray] = []
+        for number, row in enumerate(group):
+            for text, path in row.paths:
+                asked = texts[text]
+                places.append(number * longest + path[asked.first - earlier :])
+                labels.append(asked.labels)
+                owners.append(np.full(len(asked.labels), text))
+        # What several texts ask of one token needs its scores only once.
+        unique, which = np.unique(np.concatenate(places), return_inverse=True)
+        label = torch.from_numpy(np.concatenate(labels)).to(device)
+        owner = np.concatenate(owners)
+        step = max(1, _SCORES // self._model.config.vocab_size)
+        for start in range(0, len(unique), step):
+            chosen = torch.from_numpy(unique[start : start + step]).to(device)
+            scores = self._model.logits(hidden[chosen])
+            mine = np.flatnonzero((which >= start) & (which < start + step))
+            at = torch.from_numpy(which[mine] - start).to(device)
+            wanted = label[torch.from_numpy(mine).to(device)]
+            loss = scores.logsumexp(dim=-1)[at] - scores[at, wanted]
+            wrong = scores.argmax(dim=-1)[at] != wanted
+            np.add.at(nats, owner[mine], loss.double().cpu().numpy())
+            np.add.at(misses, owner[mine], wrong.double().cpu().numpy())
+
+    def _hidden(self, group: list[Row], cache: KeyValueCache | None) -> Tensor:
+        device = self._model.device
+        longest = max(row.size for row in group)
+        ids = np.zeros((len(group), longest), dtype=np.int64)
+        for number, row in enumerate(group):
+            # Padding stands behind, where nobody looks.
+            ids[number, : row.size] = row.ids()
+        read = torch.from_numpy(ids).to(device)
+        if cache is None and group[0].is_chain:
+            return self._model(read)
+        positions = np.zeros((len(group), longest), dtype=np.int64)
+        for number, row in enumerate(group):
+            positions[number, : row.size] = row.positions()
+        looks = np.stack([row.looks(longest) for row in group])[:, None]
+        if cache is not None:
+            looks = np.pad(looks, ((0, 0), (0, 0), (0, 0), (cache.length, 0)), constant_values=True)
+        hidden = self._model(
+            read,
+            positions_BT=torch.from_numpy(positions).to(device),
+            mask=torch.from_numpy(looks).to(device),
+            cache=cache,
+        )
+        if cache is not None:
+            cache.rewind(cache.length - longest)
+        return hidden
 
     def texts(self, texts: Sequence[str]) -> list[Likelihood]:
         """Gives the likelihoods of whole texts, in windows that overlap by half of the context."""
