@@ -115,7 +115,7 @@ class Network:
             cache = self._cached(family)
             for group in batches(family.rows, self._budget if cache is None else 1):
                 self._answer(texts, group, cache, nats, misses)
-        return [(float(nat), miss == 0) for nat, miss in zip(nats, misses, strict=True)]
+        return [(nat, miss == 0) for nat, miss in zip(nats.tolist(), misses.tolist(), strict=True)]
 
     def _cached(self, family: Family) -> KeyValueCache | None:
         length = len(family.beginning)
