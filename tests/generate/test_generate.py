@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import random_model
 from tianti.errors import UserError
+from tianti.generate.batch import generate_texts
 from tianti.generate.config import SamplingConfig
 from tianti.generate.engine import TextStream, generate_ids, generate_text
 from tianti.generate.sampling import (
@@ -132,3 +133,21 @@ def test_top_p_keeps_the_fewest_tokens_that_hold_p(p):
     count = int(kept.sum())
     assert chances[:count].sum() >= min(p, 1.0) - 1e-5
     assert count == 1 or chances[: count - 1].sum() < p + 1e-5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+@pytest.mark.parametrize("grouped", [1, 2])
+def test_many_at_once_are_those_alone(tokenizer, temperature, grouped):
+    talker = random_model(vocab_size=tokenizer.vocab_size, num_kv_heads=4 // grouped)
+    sampling = SamplingConfig(temperature=temperature, max_tokens=70, seed=4, top_p=0.9)
+    prompts = ["a", "", "春眠不觉晓，处处闻啼鸟。", "word " * 20, "a", "The statement is"]
+    alone = [generate_text(talker, tokenizer, prompt, sampling) for prompt in prompts]
+    sampling = sampling.model_copy(update={"stop": [alone[2].text[5:9], "zzz"]})
+    alone = [generate_text(talker, tokenizer, prompt, sampling) for prompt in prompts]
+    assert len({one.reason for one in alone}) > 1
+    done = []
+    assert generate_texts(talker, tokenizer, prompts, sampling, done.append) == alone
+    assert sum(done) == len(prompts)
+    with pytest.raises(UserError, match="context is 64"):
+        generate_texts(talker, tokenizer, ["a", "word " * 100], sampling)
+    assert generate_texts(talker, tokenizer, [], sampling) == []

@@ -104,30 +104,70 @@ class TextStream:
         end = self._tokenizer.end_of_text
         # A document begins with end-of-text, as it did in training.
         prompt_ids = [end, *self._tokenizer.encode(self._prompt)]
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        ids: list[int] = []
-        text = shown = ""
-        reason: StopReason = "end_of_text"
+        growing = GrowingText(self._tokenizer, self._sampling.stop)
         for token in generate_ids(self._model, prompt_ids, self._sampling, end):
-            ids.append(token)
-            text += decoder.decode(self._tokenizer.decode_bytes([token]))
-            cut = _first_stop(text, self._sampling.stop)
-            if cut is not None:
-                text, reason = text[:cut], "stop"
+            growing.add(token)
+            if piece := growing.news():
+                yield piece
+            if growing.stopped:
                 break
-            safe = len(text) - _held_back(text, self._sampling.stop)
-            if safe > len(shown):
-                yield text[len(shown) : safe]
-                shown = text[:safe]
+        context = self._model.config.context
+        self.result = growing.finished(self._prompt, len(prompt_ids), self._sampling, context)
+        if piece := growing.news():
+            yield piece
+
+
+class GrowingText:
+    """The text that tokens spell one by one.
+
+    Args:
+        tokenizer: what reads them.
+        stops: texts at which it ends.
+
+    Attributes:
+        text: so far, without the stop text.
+        ids: the tokens.
+        stopped: a stop text has come.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: list[str]):
+        self._tokenizer, self._stops = tokenizer, stops
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.text, self.ids = "", list[int]()
+        self.stopped = self._ended = False
+        self._shown = 0
+
+    def add(self, token: int) -> None:
+        """Adds a token."""
+        self.ids.append(token)
+        self.text += self._decoder.decode(self._tokenizer.decode_bytes([token]))
+        cut = _first_stop(self.text, self._stops)
+        if cut is not None:
+            self.text, self.stopped = self.text[:cut], True
+
+    def news(self) -> str:
+        """Gives what has come to be certain since the last call."""
+        whole = self.stopped or self._ended
+        safe = len(self.text) - (0 if whole else _held_back(self.text, self._stops))
+        piece = self.text[self._shown : safe]
+        self._shown = max(self._shown, safe)
+        return piece
+
+    def finished(
+        self, prompt: str, prompt_tokens: int, sampling: SamplingConfig, context: int
+    ) -> Generated:
+        """Gives the whole, once no token follows."""
+        reason: StopReason = "end_of_text"
+        if self.stopped:
+            reason = "stop"
         else:
-            text += decoder.decode(b"", final=True)
-            if len(ids) == self._sampling.max_tokens:
+            self.text += self._decoder.decode(b"", final=True)
+            if len(self.ids) == sampling.max_tokens:
                 reason = "max_tokens"
-            elif len(prompt_ids) + len(ids) > self._model.config.context:
+            elif prompt_tokens + len(self.ids) > context:
                 reason = "context"
-        if len(text) > len(shown):
-            yield text[len(shown) :]
-        self.result = Generated(self._prompt, text, ids, reason)
+        self._ended = True
+        return Generated(prompt, self.text, self.ids, reason)
 
 
 def generate_text(

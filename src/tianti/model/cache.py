@@ -56,3 +56,11 @@ class KeyValueCache:
     def rewind(self, length: int) -> None:
         """Forgets all but the first `length` tokens."""
         self.length = length
+
+    def keep(self, rows: Tensor) -> None:
+        """Forgets all sequences but some.
+
+        Args:
+            rows: numbers of those that stay, int64.
+        """
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]

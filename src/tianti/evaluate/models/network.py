@@ -16,8 +16,8 @@ from tianti.evaluate.bits_per_byte import BATCH_TOKENS, score_documents
 from tianti.evaluate.models.base import Likelihood, Request
 from tianti.evaluate.models.prefixes import Asked, Family, Row, batches, families
 from tianti.files import sha256_file
+from tianti.generate.batch import generate_texts
 from tianti.generate.config import SamplingConfig
-from tianti.generate.engine import generate_text
 from tianti.messages import tr
 from tianti.model.cache import KeyValueCache
 from tianti.model.transformer import Transformer
@@ -238,16 +238,13 @@ class Network:
         seed: int,
     ) -> list[str]:
         """Gives what the model goes on with; of a prompt that is too long its end is taken."""
-        room = self._model.config.context - 1 - max_tokens
+        room = max(1, self._model.config.context - 1 - max_tokens)
         sampling = SamplingConfig(
             max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed
         )
-        return [
-            generate_text(
-                self._model, self.tokenizer, self._shortened(prompt, max(1, room)), sampling
-            ).text
-            for prompt in prompts
-        ]
+        shortened = [self._shortened(prompt, room) for prompt in prompts]
+        made = generate_texts(self._model, self.tokenizer, shortened, sampling)
+        return [one.text for one in made]
 
     def _shortened(self, prompt: str, room: int) -> str:
         ids = self.tokenizer.encode(prompt)

@@ -1,0 +1,140 @@
+"""Likelihoods of tasks beside lm-evaluation-harness: `python benchmarks/judging.py`.
+
+One model directory, the same questions, in turn (A B A B …) in one process: lm-eval's own class
+over transformers at several batch sizes, and ours. Only the asking is timed: reading tasks and
+rendering templates are not. The data lies where TIANTI_DATA says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import torch  # noqa: E402
+from time_to_loss import prepared  # noqa: E402
+from train_peers import SHAPES  # noqa: E402
+from train_speed import our_config  # noqa: E402
+
+from tianti.evaluate.models.base import Request  # noqa: E402
+from tianti.evaluate.models.network import Network  # noqa: E402
+from tianti.evaluate.tasks.load import load_task  # noqa: E402
+from tianti.exchange.huggingface import load_transformer, save_transformer  # noqa: E402
+from tianti.judge.evaluation import prepare  # noqa: E402
+from tianti.model.initialization import initialize  # noqa: E402
+from tianti.model.transformer import Transformer  # noqa: E402
+from tianti.tokens.tokenizer import Tokenizer  # noqa: E402
+
+TASKS: dict[str, dict[str, Any]] = {
+    "blimp": {"limit": 2_010},
+    "piqa_valid": {"limit": 200},
+    "lambada": {"limit": 200},
+    "xcopa_zh": {"limit": 200},
+    "c3": {"limit": 100},
+    "piqa_valid, 5 fixed examples": {
+        "limit": 200,
+        "few_shot.k": 5,
+        "few_shot.choose": "first",
+        "few_shot.data": "piqa_valid/train.jsonl",
+    },
+}
+
+
+def random_model(size: str, folder: Path) -> Path:
+    """Gives a directory of a random network with a tokenizer of English books."""
+    run = prepared("en_books", size, folder)
+    place = folder / f"random-{size}"
+    if not place.is_dir():
+        shape = our_config(SHAPES[size])
+        model = Transformer(shape)
+        initialize(model, 0)
+        tokenizer = Tokenizer.load(run / "tokenizer")
+        end = tokenizer.end_of_text
+        save_transformer(model, place, eos_token_id=end, pad_token_id=end)
+        tokenizer.save(place, context=shape.context)
+    return place
+
+
+def questions(name: str, changes: dict[str, Any]) -> list[Request]:
+    """Gives what a task asks."""
+    data = Path(os.environ.get("TIANTI_DATA", "../shared/data"))
+    made = prepare(*load_task(name, changes), data)
+    asked = [made.question(number) for number in range(len(made.rows))]
+    return [
+        Request(question.prefix + question.before(number), option)
+        for question in asked
+        for number, option in enumerate(question.options)
+    ]
+
+
+def measure(folder: Path, tasks: list[str], sizes: list[int], rounds: int) -> list[list[str]]:
+    """Gives a row of the table for each task."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    def theirs(size: int) -> Any:
+        return HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=size)
+
+    peers = {size: theirs(size) for size in sizes}
+    # Their class puts nothing before a context.
+    network = Network(folder, load_transformer(folder).eval(), Tokenizer.load(folder), begin=False)
+    rows = []
+    for name in tasks:
+        requests = questions(name.split(",")[0], TASKS[name])
+        instances = [
+            Instance("loglikelihood", {}, (request.context, request.continuation), 0)
+            for request in requests
+        ]
+        taken: dict[object, list[float]] = {}
+        nats: dict[object, list[float]] = {}
+        for _ in range(rounds):
+            for size, peer in peers.items():
+                began = time.perf_counter()
+                found = peer.loglikelihood(instances, disable_tqdm=True)
+                taken.setdefault(size, []).append(time.perf_counter() - began)
+                nats[size] = [-log for log, _ in found]
+            began = time.perf_counter()
+            nats["tianti"] = [one.nats for one in network.likelihoods(requests)]
+            taken.setdefault("tianti", []).append(time.perf_counter() - began)
+        best = min(peers, key=lambda size: statistics.median(taken[size]))
+        ratios = [a / b for a, b in zip(taken[best], taken["tianti"], strict=True)]
+        gap = max(abs(a - b) for a, b in zip(nats[best], nats["tianti"], strict=True))
+        rows.append(
+            [name, f"{len(requests):,}"]
+            + [f"{statistics.median(times):.1f}" for times in taken.values()]
+            + [f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"]
+            + [f"{gap:.0e}"]
+        )
+        print(*rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="a directory; else a random one is made")
+    parser.add_argument("--shape", default="12m", help="of the random one")
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--batches", nargs="*", type=int, default=[1, 16, 64])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("runs/judging"))
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    folder = given.model or random_model(given.shape, given.folder)
+    rows = measure(folder, given.tasks, given.batches, given.rounds)
+    head = ["task", "requests", *[f"lm-eval, batch {size}, s" for size in given.batches]]
+    head += ["tianti, s", "best lm-eval ÷ tianti", "largest gap in nats"]
+    print(f"Random weights, shape {given.shape}, float32, 2 threads:\n")
+    print("\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]))
+
+
+if __name__ == "__main__":
+    main()
