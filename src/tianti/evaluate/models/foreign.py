@@ -51,6 +51,7 @@ class Foreign:
         self.name, self.identity = folder.name, identity_of(folder, "transformers")
         config = self._model.config
         self._context = min(getattr(config, "max_position_embeddings", _LONGEST), _LONGEST)
+        self._vocabulary = int(config.get_text_config().vocab_size)
         begin = self._tokenizer.bos_token_id
         begin = self._tokenizer.eos_token_id if begin is None else begin
         if begin is None:
@@ -58,7 +59,30 @@ class Foreign:
         self._begin: int = begin
 
     def _ids(self, text: str) -> np.ndarray:
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+        """Gives the tokens of a text.
+
+        Raises:
+            UserError: the tokenizer cannot write the text, or the model does not know its tokens:
+                what is left of it would be judged in its place.
+        """
+        unknown = self._tokenizer.unk_token_id
+        # Where end-of-text doubles as the unknown token, all bytes have tokens of their own.
+        unknown = None if unknown == self._begin else unknown
+        try:
+            ids = np.array(self._tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+        except Exception as error:  # tokenizers raises bare exceptions
+            raise self._cannot_write(text) from error
+        strange = len(ids) and (ids.max() >= self._vocabulary or (ids == unknown).any())
+        if strange or bool(text) != bool(len(ids)):
+            raise self._cannot_write(text)
+        return ids
+
+    def _cannot_write(self, text: str) -> UserError:
+        return UserError(
+            tr("the model's tokenizer cannot write this text"),
+            where=text[:60],
+            remedy=tr("Leave such items out with the task's `where`, or take another model"),
+        )
 
     def likelihoods(self, requests: Sequence[Request]) -> list[Likelihood]:
         """Gives the likelihoods of continuations, in order."""
