@@ -29,6 +29,14 @@ PARTS = {
         ["time_to_loss.py", "--data", "en_books", "--shape", "12m"],
     ),
     "memory": ("Training: memory by vocabulary and checkpointing", ["memory.py"]),
+    "judging": (
+        "Judging: likelihoods beside lm-eval",
+        ["judging.py", "--shape", "12m"],
+    ),
+    "judging_small": (
+        "Judging a small model",
+        ["judging.py", "--shape", "small"],
+    ),
     "rare_balance": (
         "Balance: more of the rare",
         ["rare_balance.py", "--recipes", "tech-zh", "--tokens", "800k"],

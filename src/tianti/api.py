@@ -11,6 +11,7 @@ from tianti.corpus.config import Source
 from tianti.corpus.document import BadInput
 from tianti.corpus.sources import read_source
 from tianti.errors import UserError
+from tianti.judge import EVALUATIONS
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.recipe import Recipe
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from tianti.model.transformer import Transformer
     from tianti.search.study import Search
     from tianti.tokens.tokenizer import Tokenizer
-
-
-EVALUATIONS = "evaluations"
 
 
 def run(
@@ -236,6 +234,7 @@ def evaluate(
     out: str | Path | None = None,
     changes: dict[str, Any] | None = None,
     display: Display | None = None,
+    counted: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Judges a model by tasks; what was answered before is not asked again.
 
@@ -246,6 +245,7 @@ def evaluate(
         out: folder of the results; `evaluations` beside the model when not given.
         changes: settings of the tasks that are other, such as `{"few_shot.k": 5}`.
         display: shows progress on stderr; by default it does.
+        counted: folder that counts how often a file of items was read; `out` when not given.
 
     Returns:
         For each task what its `result.json` holds.
@@ -277,10 +277,69 @@ def evaluate(
     if isinstance(model, Network) and model.training_text is not None:
         training = TrainingText.of_corpus(model.training_text, place, display)
     results = {
-        one.task.name: evaluate_task(model, one, place, display, training) for one in prepared
+        one.task.name: evaluate_task(
+            model, one, place, display, training, Path(counted) if counted is not None else None
+        )
+        for one in prepared
     }
     write_page(place)
     return results
+
+
+def evaluate_steps(
+    run: str | Path,
+    tasks: Iterable[str],
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    changes: dict[str, Any] | None = None,
+    device: str = "auto",
+    display: Display | None = None,
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """Judges every checkpoint that a run keeps, and writes `steps.html` over them.
+
+    Args:
+        run: its folder.
+        tasks: as for `evaluate`.
+        data: as for `evaluate`.
+        out: folder of the results, `step-N` for each step; `evaluations/steps` in the run when not
+            given.
+        changes: as for `evaluate`.
+        device: where it computes.
+        display: shows progress on stderr; by default it does.
+
+    Returns:
+        For each step what `evaluate` gives.
+
+    Raises:
+        UserError: something the user can mend; answered items stay.
+    """
+    from tianti.device import choose_device
+    from tianti.judge.compare import compare
+    from tianti.judge.page import write_comparison
+    from tianti.judge.steps import STEPS_PAGE, networks_over_steps
+    from tianti.runs.results import without_nan
+
+    names = list(tasks)
+    place = Path(out) if out is not None else Path(run) / EVALUATIONS / "steps"
+    found: dict[int, dict[str, dict[str, Any]]] = {}
+    places = []
+    for network in networks_over_steps(Path(run), choose_device(device)):
+        assert network.step is not None
+        places.append(place / f"step-{network.step}")
+        found[network.step] = evaluate(
+            network,
+            names,
+            data=data,
+            out=places[-1],
+            changes=changes,
+            display=display,
+            counted=Path(run) / EVALUATIONS,
+        )
+    if len(places) > 1:
+        # The last first: the others are compared with it.
+        write_comparison(place / STEPS_PAGE, without_nan(compare(places[::-1])))
+    return found
 
 
 def read_texts(path: str | Path, field: str = "text") -> list[str]:

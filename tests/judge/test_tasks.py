@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.judge.conftest import network_of, write_rows
-from tianti.api import answering, evaluate
+from tianti.api import answering, evaluate, evaluate_steps
 from tianti.errors import UserError
 from tianti.evaluate.models.base import Request
 from tianti.evaluate.tasks.load import library, load_task
@@ -16,6 +18,7 @@ from tianti.judge import evaluation
 from tianti.judge.compare import compare
 from tianti.judge.evaluation import ITEMS, RESULT, prepare
 from tianti.progress import SILENT
+from tianti.train.checkpoint import load_checkpoint, save_checkpoint
 
 KINDS = ("pairs", "choice", "classes", "cloze", "texts", "free")
 
@@ -141,30 +144,34 @@ def test_examples_stand_before_items_and_are_never_tested(network, tasks, tmp_pa
 def test_two_models_are_compared_on_the_same_items(network, other_folder, tasks, tmp_path, call):
     judged(network, tasks, tmp_path / "a")
     judged(network_of(other_folder), tasks, tmp_path / "b")
-    found = compare(tmp_path / "a", tmp_path / "b")
+    one, other = tmp_path / "a", tmp_path / "b"
+    found = compare([one, other])
     assert set(found["tasks"]) == set(KINDS)
     for name, task in found["tasks"].items():
-        for key, one in task["differences"].items():
+        for key, difference in task["differences"][0].items():
             values = [figures[key]["value"] for figures in task["figures"]]
-            assert one["value"] == pytest.approx(values[0] - values[1]), (name, key)
-            assert 0 < one["p"] <= 1
-    same = compare(tmp_path / "a", tmp_path / "a", ["pairs"])["tasks"]["pairs"]
-    assert {one["p"] for one in same["differences"].values()} == {1.0}
+            assert difference["value"] == pytest.approx(values[0] - values[1]), (name, key)
+            assert 0 < difference["p"] <= 1
+    same, apart = compare([one, one, other], ["pairs"])["tasks"]["pairs"]["differences"]
+    assert {difference["p"] for difference in same.values()} == {1.0}
+    assert apart == found["tasks"]["pairs"]["differences"][0]
     code, out, _ = call(
         "compare", tmp_path / "a", tmp_path / "b", "--page", tmp_path / "c.html", "--json"
     )
     assert code == 0
     assert json.loads(out)["tasks"]["pairs"]["n"] == 24
     assert "pairs" in (tmp_path / "c.html").read_text("utf-8")
-    code, out, err = call("compare", tmp_path / "a", tmp_path / "b")
+    code, out, err = call("compare", one, other, one)
     assert (code, "A−B" in out + err) == (0, True)
     judged(network_of(other_folder), tasks, tmp_path / "b", ("pairs",), changes={"limit": 5})
     with pytest.raises(UserError, match="other items"):
-        compare(tmp_path / "a", tmp_path / "b", ["pairs"])
+        compare([one, other], ["pairs"])
     with pytest.raises(UserError, match="no task in common"):
-        compare(tmp_path / "a", tmp_path / "b", ["none"])
+        compare([one, other], ["none"])
     with pytest.raises(UserError, match="no evaluations here"):
-        compare(tmp_path / "nowhere", tmp_path / "b")
+        compare([tmp_path / "nowhere", other])
+    with pytest.raises(UserError, match="one model alone"):
+        compare([one])
 
 
 @pytest.mark.parametrize(
@@ -259,3 +266,32 @@ def test_results_lie_beside_a_run_s_model(model_folder):
     assert place == model_folder.parent / "evaluations"
     with pytest.raises(UserError, match="needs the name"):
         answering("http://127.0.0.1:1/v1")
+
+
+def test_a_training_is_judged_at_every_checkpoint_it_keeps(finished_run, tasks, tmp_path, call):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    kept = sorted((run / "train" / "checkpoints").glob("step-*"))
+    if len(kept) == 1:
+        # Another step, the same weights: what is compared is then equal.
+        checkpoint = load_checkpoint(kept[0])
+        state = replace(checkpoint.state, step=checkpoint.state.step - 1)
+        save_checkpoint(kept[0].parent, replace(checkpoint, state=state), keep=9)
+    names = [str(tasks / f"{name}.yaml") for name in ("pairs", "cloze")]
+    command = ["eval", run, "--steps", "--task", names[0], "--task", names[1]]
+    code, out, err = call(*command, "--json")
+    assert code == 0, err
+    found = {int(step): results for step, results in json.loads(out)["evaluate"].items()}
+    assert len(found) >= 2
+    last = max(found)
+    assert found[last]["pairs"]["model"]["step"] == last
+    whole = evaluate(str(run), names, out=tmp_path / "whole")
+    assert whole["pairs"]["figures"] == found[last]["pairs"]["figures"]
+    assert [results["pairs"]["test_reads"] for results in found.values()] == [1, 2][: len(found)]
+    page = (run / "evaluations" / "steps" / "steps.html").read_text("utf-8")
+    assert f"step-{last}" in str(sorted((run / "evaluations" / "steps").iterdir()))
+    assert "cloze" in page
+    code, out, err = call(*command)
+    assert (code, f"{last:,}" in out + err) == (0, True)
+    with pytest.raises(UserError, match="no checkpoints here"):
+        evaluate_steps(tmp_path, names)

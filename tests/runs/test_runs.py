@@ -290,3 +290,12 @@ def test_the_plan_estimates_the_size_of_the_sources(recipe, tmp_path):
         (tmp_path / "zh" / f"{n}.txt").write_text("春眠不觉晓，处处闻啼鸟。" * 50, "utf-8")
     planned = plan(recipe(f"corpus.sources.0.path={tmp_path / 'zh'}"), tmp_path / "none")
     assert planned.facts.train_bytes == pytest.approx(50 * 50 * 36)
+
+
+def test_every_reading_of_the_test_split_is_counted(run, recipe):
+    before = carry_out(recipe(), run).results["stages"]
+    carry_out(recipe(), run, redo_from="evaluate")
+    again = carry_out(recipe(), run).results["stages"]
+    assert again["evaluate"]["test_reads"] == before["evaluate"]["test_reads"] + 1 == 2
+    assert [name for name, stage in again.items() if "test_reads" in stage] == ["evaluate"]
+    assert "makes it less of a test" in (run / "report.html").read_text("utf-8")

@@ -39,6 +39,9 @@ def eval_command(
         int | None, typer.Option(min=1, help=tr("Items of each task, evenly over all."))
     ] = None,
     out: Annotated[Path | None, typer.Option(help=tr("Folder of the results."))] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help=tr("Judge every checkpoint the run keeps."))
+    ] = False,
     include: Annotated[
         Path | None, typer.Option(help=tr("Folder of further tasks in lm-eval's format."))
     ] = None,
@@ -59,7 +62,11 @@ def eval_command(
             remedy=tr("For example: tianti eval MODEL --task blimp; `tianti tasks` lists them"),
         )
     if tasks:
-        changes = {"few_shot.k": shots, "limit": limit}
+        given = {"few_shot.k": shots, "limit": limit}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if steps:
+            _judge_steps(model, tasks, data, out, changes, device, as_json)
+            return
         _judge(model, tasks, data, out, changes, served, device, as_json)
     elif harness:
         _run_harness(model, harness, include, shots, limit, device)
@@ -72,7 +79,7 @@ def _judge(
     tasks: list[str],
     data: Path | None,
     out: Path | None,
-    changes: dict[str, int | None],
+    changes: dict[str, int],
     served: str | None,
     device: str,
     as_json: bool,
@@ -82,12 +89,32 @@ def _judge(
     from tianti.judge.terminal import say_evaluation
 
     answerer, place = answering(model, device, served)
-    asked = {name: value for name, value in changes.items() if value is not None}
-    results = evaluate(answerer, tasks, data=data, out=out or place, changes=asked)
+    results = evaluate(answerer, tasks, data=data, out=out or place, changes=changes)
     if as_json:
         print_json({"evaluate": results})
     else:
         say_evaluation(results, (out or place) / PAGE)
+
+
+def _judge_steps(
+    run: str,
+    tasks: list[str],
+    data: Path | None,
+    out: Path | None,
+    changes: dict[str, int],
+    device: str,
+    as_json: bool,
+) -> None:
+    from tianti.api import evaluate_steps
+    from tianti.judge import EVALUATIONS
+    from tianti.judge.steps import STEPS_PAGE
+    from tianti.judge.terminal import say_steps
+
+    found = evaluate_steps(run, tasks, data=data, out=out, changes=changes, device=device)
+    if as_json:
+        print_json({"evaluate": found})
+    else:
+        say_steps(found, (out or Path(run) / EVALUATIONS / "steps") / STEPS_PAGE)
 
 
 def _run_harness(
@@ -124,21 +151,23 @@ def _measure(
 
 
 def compare_command(
-    first: Annotated[Path, typer.Argument(metavar="A", help=tr("A model, run or evaluations."))],
-    second: Annotated[Path, typer.Argument(metavar="B", help=tr("Another."))],
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="A B …", help=tr("Models, runs or evaluations, two or more.")),
+    ],
     tasks: Tasks = None,
     page: Annotated[
         Path | None, typer.Option(help=tr("Write a page with pictures to this file."))
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compares two models."""
+    """Compares models with the first."""
     from tianti.judge.compare import compare
     from tianti.judge.page import write_comparison
     from tianti.judge.terminal import say_comparison
     from tianti.runs.results import without_nan
 
-    compared = without_nan(compare(first, second, tasks))
+    compared = without_nan(compare(models, tasks))
     if page is not None:
         write_comparison(page, compared)
     if as_json:

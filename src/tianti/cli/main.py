@@ -171,9 +171,9 @@ def generate_command(
 app.command("eval", help=tr("Judge a model by tasks, or measure its bits per byte on text."))(
     eval_command
 )
-app.command("compare", help=tr("Compare two models that were judged by the same tasks."))(
-    compare_command
-)
+app.command(
+    "compare", help=tr("Compare models that were judged by the same tasks with the first.")
+)(compare_command)
 app.command("tasks", help=tr("List the tasks that come along."))(tasks_command)
 
 

@@ -43,6 +43,22 @@ def save_transformer(
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
 
 
+def load_config(folder: Path) -> TransformerConfig:
+    """Reads the shape of a network from a Hugging Face directory.
+
+    Raises:
+        UserError: the folder is no model, or of a family not known here.
+        Damaged: the configuration is torn or incomplete.
+    """
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            tr("this is not a model folder: it has no config.json"),
+            where=folder,
+            remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
+        )
+    return _config_from_huggingface(read_json(folder / CONFIG), folder / CONFIG)
+
+
 def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transformer:
     """Reads a Transformer from a Hugging Face directory.
 
@@ -53,13 +69,7 @@ def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transf
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not (folder / CONFIG).is_file():
-        raise UserError(
-            tr("this is not a model folder: it has no config.json"),
-            where=folder,
-            remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
-        )
-    config = _config_from_huggingface(read_json(folder / CONFIG), folder / CONFIG)
+    config = load_config(folder)
     path = folder / WEIGHTS
     try:
         weights = load_file(path)

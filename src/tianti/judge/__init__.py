@@ -1,1 +1,4 @@
 """Models judged by tasks: kept results, comparisons, pages."""
+
+# Folder of the results, beside the model they are about.
+EVALUATIONS = "evaluations"

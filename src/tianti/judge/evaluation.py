@@ -152,6 +152,7 @@ def evaluate(
     out: Path,
     display: Display = SILENT,
     training: TrainingText | None = None,
+    reads: Path | None = None,
 ) -> dict[str, Any]:
     """Gives the result of a task, from what is kept or by asking what is not.
 
@@ -162,6 +163,7 @@ def evaluate(
         display: shows progress.
         training: the text the model was trained on, where it is known: items that stand in it are
             told apart.
+        reads: folder in which it is counted how often items are read; `out` when not given.
 
     Returns:
         What `result.json` holds: `figures` with their intervals, `groups`, `details`, and what it
@@ -182,9 +184,9 @@ def evaluate(
     step = CHUNK.get(task.kind, _CHUNK)
     items = read_items(folder / ITEMS, step, len(prepared.rows))
     if len(items) < len(prepared.rows):
-        reads = _count_read(out / READS, prepared, key)
+        times = _count_read((reads or out) / READS, prepared, key)
     else:
-        reads = _reads(out / READS, prepared)
+        times = _reads((reads or out) / READS, prepared)
     began = time.perf_counter()
     with display.task(task.name, len(prepared.rows), "items") as progress:
         progress.start_at(len(items))
@@ -199,7 +201,7 @@ def evaluate(
         "kind": task.kind,
         "language": task.language,
         "description": task.description,
-        "model": {"name": model.name, "identity": model.identity},
+        "model": _told(model),
         "key": key,
         "n": len(items),
         **judge(prepared.kind, items),
@@ -212,12 +214,18 @@ def evaluate(
             "left_out": prepared.examples.leaked,
         },
         "truncated": sum("truncated" in item for item in items),
-        "test_reads": reads,
+        "test_reads": times,
         "seconds": round(time.perf_counter() - began, 3),
         "settings": task.model_dump(mode="json"),
     }
     write_json(folder / RESULT, without_nan(result))
     return read_json(folder / RESULT)
+
+
+def _told(model: LanguageModel) -> dict[str, Any]:
+    step = getattr(model, "step", None)
+    told = {"name": model.name, "identity": model.identity}
+    return told if step is None else told | {"step": step}
 
 
 def _ask(

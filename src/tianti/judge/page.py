@@ -7,7 +7,7 @@ from typing import Any
 
 from tianti.files import read_json
 from tianti.judge import pictures
-from tianti.judge.compare import results_in
+from tianti.judge.compare import letters, results_in
 from tianti.messages import tr_in
 from tianti.runs.figures import BLUE, ORANGE
 from tianti.runs.report import write_page as write_any_page
@@ -59,23 +59,28 @@ def _alike(
 
 
 def write_comparison(path: Path, compared: dict[str, Any]) -> None:
-    """Writes the page of two models beside each other."""
+    """Writes the page of models beside each other."""
+    called = letters(len(compared["models"]))
+    models = [
+        f"{letter} {model['name']}"
+        for letter, model in zip(called, compared["models"], strict=True)
+    ]
+    steps = [model.get("step") for model in compared["models"]]
 
     def drawn(language: str) -> dict[str, Any]:
+        def t(text: str) -> str:
+            return tr_in(language, text)
+
         found = {}
         for name, task in compared["tasks"].items():
             headline = task["headline"]
-            rows = [
-                (model["name"], figures[headline], colour)
-                for model, figures, colour in zip(
-                    compared["models"], task["figures"], (BLUE, ORANGE), strict=True
-                )
-            ]
-            if rows[0][0] == rows[1][0]:
-                rows = [
-                    (f"{row[0]} ({place})", *row[1:]) for place, row in zip("AB", rows, strict=True)
-                ]
-            found[f"figures-{name}"] = pictures.interval_bars(rows, tr_in(language, headline))
+            metrics = [figures[headline] for figures in task["figures"]]
+            if None in steps:
+                colours = [BLUE, *[ORANGE] * (len(models) - 1)]
+                rows = list(zip(models, metrics, colours, strict=True))
+                found[f"figures-{name}"] = pictures.interval_bars(rows, t(headline))
+            else:
+                found[f"figures-{name}"] = pictures.over_steps(steps, metrics, t(headline), t)
         return found
 
     write_any_page(
@@ -85,4 +90,6 @@ def write_comparison(path: Path, compared: dict[str, Any]) -> None:
         title=" / ".join(model["name"] for model in compared["models"]),
         folder=path.parent.as_posix(),
         compared=compared,
+        letters=called,
+        models=models,
     )

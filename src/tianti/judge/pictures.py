@@ -52,6 +52,42 @@ def groups(result: dict[str, Any], t: Translate) -> dict[str, Any]:
     return interval_bars([(name, metric, BLUE) for name, metric in found], t(result["headline"]))
 
 
+def over_steps(
+    steps: list[int], metrics: list[dict[str, Any]], title: str, t: Translate
+) -> dict[str, Any]:
+    """Draws a figure with its intervals over the steps of a training."""
+    rows = sorted(zip(steps, metrics, strict=True), key=lambda row: row[0])
+    values = [metric["value"] for _, metric in rows]
+
+    def gaps(name: str) -> list[float]:
+        return [abs((m["value"] if m[name] is None else m[name]) - m["value"]) for _, m in rows]
+
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": [step for step, _ in rows],
+                "y": values,
+                "line": {"color": BLUE},
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": gaps("high"),
+                    "arrayminus": gaps("low"),
+                    "thickness": 1.5,
+                },
+                "hovertemplate": "%{x:,}: %{y:.4f}<extra></extra>",
+            }
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": t("step")}},
+            "yaxis": {"title": {"text": title}},
+            "height": 340,
+        },
+    }
+
+
 def reliability(points: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
     """Draws how often a model is right against how sure it is."""
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tianti.judge.compare import letters
 from tianti.messages import tr
 from tianti.runs.terminal import say_metric, show
 
@@ -53,22 +54,37 @@ def say_evaluation(results: dict[str, dict[str, Any]], page: Path) -> None:
     show(tr("Report: {path}", path=page))
 
 
+def say_steps(found: dict[int, dict[str, dict[str, Any]]], page: Path) -> None:
+    """Shows the headline of each task at each step."""
+    for name, result in next(iter(found.values())).items():
+        show(f"{name}  {tr(result['headline'])}", "bold")
+        for step, results in found.items():
+            headline = results[name]["figures"][results[name]["headline"]]
+            say_metric(f"{tr('step')} {step:,}", headline)
+    if len(found) > 1:
+        show(tr("Report: {path}", path=page))
+
+
 def say_comparison(compared: dict[str, Any]) -> None:
-    """Shows each figure of both models, their difference and its p."""
-    one, other = (model["name"] for model in compared["models"])
-    show(f"A {one}   B {other}", "bold")
+    """Shows each figure of all models, the differences to the first and their p."""
+    names = letters(len(compared["models"]))
+    told = zip(names, compared["models"], strict=True)
+    show("   ".join(f"{letter} {model['name']}" for letter, model in told), "bold")
     for name, task in compared["tasks"].items():
         show(f"{name}  n={task['n']}", "bold")
-        for key, found in task["differences"].items():
-            values = [figures[key]["value"] for figures in task["figures"]]
-            interval = ""
-            if found["low"] is not None and found["low"] == found["low"]:
-                interval = f" [{found['low']:+.4f}, {found['high']:+.4f}]"
-            sure = "" if found["p"] is None or not found["p"] <= _CERTAIN else "  *"
-            show(
-                f"  {tr(key):<24} A {values[0]:.4f}  B {values[1]:.4f}"
-                f"  A−B {found['value']:+.4f}{interval}  p={found['p']:.4f}{sure}"
-            )
+        for letter, second, differences in zip(
+            names[1:], task["figures"][1:], task["differences"], strict=True
+        ):
+            for key, found in differences.items():
+                interval = ""
+                if found["low"] is not None and found["low"] == found["low"]:
+                    interval = f" [{found['low']:+.4f}, {found['high']:+.4f}]"
+                sure = "" if found["p"] is None or not found["p"] <= _CERTAIN else "  *"
+                show(
+                    f"  {tr(key):<24} A {task['figures'][0][key]['value']:.4f}"
+                    f"  {letter} {second[key]['value']:.4f}"
+                    f"  A−{letter} {found['value']:+.4f}{interval}  p={found['p']:.4f}{sure}"
+                )
     show(tr("* would come by chance in less than 5 % of comparisons of equals"))
 
 

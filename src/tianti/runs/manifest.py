@@ -21,7 +21,11 @@ MARK = "fingerprint.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known about a finished stage; on disk `manifest.json` in its folder."""
+    """What is known about a finished stage; on disk `manifest.json` in its folder.
+
+    `test_reads` is how often the run had read this test split when the stage ended; 0 where the
+    stage does not read it.
+    """
 
     stage: str
     fingerprint: str
@@ -36,6 +40,7 @@ class Manifest:
     peak_memory_bytes: int
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    test_reads: int = 0
 
     def write(self, folder: Path) -> None:
         """Writes the manifest into a folder, with sizes and checksums of all files there."""

@@ -36,6 +36,7 @@ def collect_results(
             "cpu_seconds": manifest.cpu_seconds,
             "peak_memory_bytes": manifest.peak_memory_bytes,
             "versions": manifest.versions,
+            **({"test_reads": manifest.test_reads} if manifest.test_reads else {}),
         }
         for name, manifest in manifests.items()
     }

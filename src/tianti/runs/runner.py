@@ -18,6 +18,7 @@ from tianti.recipe import Recipe
 from tianti.runs.fingerprint import changes, fingerprint, plain
 from tianti.runs.lock import one_writer
 from tianti.runs.manifest import MARK, Manifest, library_versions, peak_memory_bytes
+from tianti.runs.reads import count_read
 from tianti.runs.results import RESULTS, collect_results, without_nan, write_results
 from tianti.runs.stages import (
     STAGE_NAMES,
@@ -170,6 +171,7 @@ class _Runner:
         folders = {name: self.folder / name for name in stage.inputs}
         for name, path in folders.items():
             self.manifests[name].check(path, hashes=True)
+        reads = count_read(self.folder, inputs["corpus"]) if stage.reads_test else 0
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         wall, cpu = time.perf_counter(), time.process_time()
         try:
@@ -191,6 +193,7 @@ class _Runner:
             cpu_seconds=round(time.process_time() - cpu, 3),
             peak_memory_bytes=peak_memory_bytes(),
             versions=library_versions(),
+            test_reads=reads,
         )
         manifest.write(partial)
         publish_folder(partial, self.folder / stage.name)

@@ -34,6 +34,7 @@ class Stage:
         inputs: stages whose folders it reads.
         version: raised whenever the same config and inputs would give another output.
         resumable: it goes on from what it left in its unfinished folder.
+        reads_test: it opens the test split of the corpus.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Stage:
     inputs: tuple[str, ...] = ()
     version: int = 1
     resumable: bool = False
+    reads_test: bool = False
 
     def load(self) -> Callable[..., dict[str, Any]]:
         """Gives the function."""
@@ -56,7 +58,13 @@ STAGES = (
     Stage("tokens", "tianti.tokens.stage:build_tokens", ("corpus", "tokenizer"), 2, True),
     Stage("train", "tianti.train.stage:train", ("tokenizer", "tokens"), 3, resumable=True),
     Stage("model", "tianti.train.stage:write_model", ("tokenizer", "train")),
-    Stage("evaluate", "tianti.evaluate.stage:evaluate_model", ("corpus", "tokens", "model"), 2),
+    Stage(
+        "evaluate",
+        "tianti.evaluate.stage:evaluate_model",
+        ("corpus", "tokens", "model"),
+        version=2,
+        reads_test=True,
+    ),
     Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model"), version=2),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

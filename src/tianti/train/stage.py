@@ -142,15 +142,21 @@ def write_model(
         checkpoint = load_last_good(folder, on_damage=refuse)
     if checkpoint is None:
         raise UserError(tr("there is no checkpoint"), where=folder)
-    model = Transformer(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_((checkpoint.average or checkpoint.model)[name])
+    model = network_of(checkpoint, config)
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     end = tokenizer.end_of_text
     save_transformer(model, out, eos_token_id=end, pad_token_id=end)
     tokenizer.save(out, context=config.context)
     return {"parameters": config.num_parameters(), "step": checkpoint.state.step}
+
+
+@torch.no_grad()
+def network_of(checkpoint: Checkpoint, config: TransformerConfig) -> Transformer:
+    """Gives the network a checkpoint stands for, with its averaged weights where it keeps any."""
+    model = Transformer(config)
+    for name, parameter in model.named_parameters():
+        parameter.copy_((checkpoint.average or checkpoint.model)[name])
+    return model
 
 
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:

@@ -63,6 +63,7 @@ class Network:
 
     Attributes:
         training_text: the documents it was trained on, where it lies in their run.
+        step: of its training, where it is one of several checkpoints.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Network:
         self.identity = identity_of(folder, begin)
         corpus = folder.parent / "corpus" / "train"
         self.training_text = corpus if folder.name == "model" and corpus.is_dir() else None
+        self.step: int | None = None
         self._model, self._begin = transformer, begin
         self.tokenizer = tokenizer
         self._budget = BATCH_TOKENS["cpu" if transformer.device.type == "cpu" else "gpu"]
