@@ -8,9 +8,11 @@ rendering templates are not. The data lies where TIANTI_DATA says.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +118,83 @@ def measure(folder: Path, tasks: list[str], sizes: list[int], rounds: int) -> li
     return rows
 
 
+BLIMP = """task: local_{name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{train: {path}}}}}
+output_type: multiple_choice
+validation_split: train
+doc_to_text: ""
+doc_to_target: 0
+doc_to_choice: "{{{{[good, bad]}}}}"
+target_delimiter: ""
+num_fewshot: 0
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def whole_blimp(folder: Path, sizes: list[int], rounds: int, each: int) -> list[str]:
+    """Gives the row of BLiMP from its files to its figures, `each` pairs of all 67 paradigms.
+
+    lm-eval gets its own settings of the task, over local files of the same pairs.
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from tianti.api import evaluate
+    from tianti.progress import SILENT
+
+    with tempfile.TemporaryDirectory() as place:
+        made = prepare(*load_task("blimp", {}), Path(os.environ["TIANTI_DATA"]))
+        chosen: dict[str, list[dict[str, Any]]] = {}
+        for row in made.rows:
+            if len(rows := chosen.setdefault(str(row["uid"]), [])) < each:
+                rows.append(dict(row))
+        for name, rows in chosen.items():
+            path = Path(place) / f"{name}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            (Path(place) / f"{name}.yaml").write_text(BLIMP.format(name=name, path=path))
+        whole = Path(place) / "all.jsonl"
+        whole.write_text(
+            "".join(json.dumps(row) + "\n" for rows in chosen.values() for row in rows)
+        )
+        task = Path(place) / "pairs.yml"
+        task.write_text(
+            "name: pairs\nkind: minimal_pair\nlanguage: en\ndata: all.jsonl\ngroup: uid\n"
+        )
+        manager = TaskManager(include_path=place)
+        peers = {
+            size: HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=size)
+            for size in sizes
+        }
+        names = [f"local_{name}" for name in chosen]
+        network = Network(
+            folder, load_transformer(folder).eval(), Tokenizer.load(folder), begin=False
+        )
+        taken: dict[object, list[float]] = {}
+        for number in range(rounds):
+            for size, peer in peers.items():
+                began = time.perf_counter()
+                theirs = simple_evaluate(model=peer, tasks=names, task_manager=manager)["results"]
+                taken.setdefault(size, []).append(time.perf_counter() - began)
+            began = time.perf_counter()
+            ours = evaluate(network, [str(task)], out=Path(place) / str(number), display=SILENT)
+            taken.setdefault("tianti", []).append(time.perf_counter() - began)
+        apart = max(
+            abs(theirs[f"local_{name}"]["acc,none"] - metric["value"])
+            for name, metric in ours["pairs"]["groups"].items()
+        )
+    best = min(peers, key=lambda size: statistics.median(taken[size]))
+    ratios = [a / b for a, b in zip(taken[best], taken["tianti"], strict=True)]
+    return [
+        "blimp, files to figures",
+        f"{2 * each * len(chosen):,}",
+        *[f"{statistics.median(times):.1f}" for times in taken.values()],
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
+        f"accuracies {apart:.0e}",
+    ]
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(
@@ -127,12 +206,14 @@ def main() -> None:
     )
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 16, 64])
+    parser.add_argument("--pairs", type=int, default=15, help="of each paradigm of BLiMP")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/judging"))
     given = parser.parse_args()
     torch.set_num_threads(2)
     folder = given.model or random_model(given.shape, given.folder)
     rows = measure(folder, given.tasks, given.batches, given.rounds)
+    rows.append(whole_blimp(folder, given.batches, given.rounds, given.pairs))
     head = ["task", "requests", *[f"lm-eval, batch {size}, s" for size in given.batches]]
     head += ["tianti, s", "best lm-eval ÷ tianti", "largest gap in nats"]
     print(f"Random weights, shape {given.shape}, float32, 2 threads:\n")

@@ -277,17 +277,17 @@ def test_a_training_is_judged_at_every_checkpoint_it_keeps(finished_run, tasks, 
         checkpoint = load_checkpoint(kept[0])
         state = replace(checkpoint.state, step=checkpoint.state.step - 1)
         save_checkpoint(kept[0].parent, replace(checkpoint, state=state), keep=9)
-    names = [str(tasks / f"{name}.yaml") for name in ("pairs", "cloze")]
+    names = [str(tasks / f"{name}.yaml") for name in ("texts", "cloze")]
     command = ["eval", run, "--steps", "--task", names[0], "--task", names[1]]
     code, out, err = call(*command, "--json")
     assert code == 0, err
     found = {int(step): results for step, results in json.loads(out)["evaluate"].items()}
     assert len(found) >= 2
     last = max(found)
-    assert found[last]["pairs"]["model"]["step"] == last
+    assert found[last]["texts"]["model"]["step"] == last
     whole = evaluate(str(run), names, out=tmp_path / "whole")
-    assert whole["pairs"]["figures"] == found[last]["pairs"]["figures"]
-    assert [results["pairs"]["test_reads"] for results in found.values()] == [1, 2][: len(found)]
+    assert whole["texts"]["figures"] == found[last]["texts"]["figures"]
+    assert [results["texts"]["test_reads"] for results in found.values()] == [1, 2][: len(found)]
     page = (run / "evaluations" / "steps" / "steps.html").read_text("utf-8")
     assert f"step-{last}" in str(sorted((run / "evaluations" / "steps").iterdir()))
     assert "cloze" in page
