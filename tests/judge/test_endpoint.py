@@ -88,7 +88,7 @@ def test_it_answers_as_the_network_behind_it(server, network):
 
 
 def test_when_it_dies_what_it_answered_stays(server, tasks, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "_CHUNK", 4)
+    monkeypatch.setattr(evaluation, "_CHUNK_ITEMS", 4)
     server.lives = 30
     with pytest.raises(UserError, match=r"does not answer \(503.*goes on from the last"):
         judged(endpoint(server), tasks, tmp_path / "out", ("pairs",))

@@ -98,7 +98,7 @@ def test_another_model_task_or_text_is_asked(network, other_folder, tasks, tmp_p
 
 
 def test_it_goes_on_from_the_last_whole_items(network, tasks, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "_CHUNK", 5)
+    monkeypatch.setattr(evaluation, "_CHUNK_ITEMS", 5)
     whole = judged(network, tasks, tmp_path / "out", ("pairs",))["pairs"]
     [folder] = (tmp_path / "out" / "pairs").iterdir()
     (folder / RESULT).unlink()

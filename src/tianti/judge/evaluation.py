@@ -28,11 +28,11 @@ from tianti.progress import SILENT, Display
 from tianti.runs.results import without_nan
 
 # Raised by hand whenever the same settings give other answers than before.
-VERSION = 1
+VERSION = 2
 ITEMS, RESULT, READS = "items.jsonl", "result.json", "reads.json"
-# Items asked between two times of writing them down.
-CHUNK = {"perplexity": 64, "generate": 8}
-_CHUNK = 512
+# Between two times of writing answers down: characters asked about, and most items.
+_CHUNK_CHARACTERS, _CHUNK_ITEMS = 65_536, 512
+_LOOKED_AT = 16
 _SHOWN, _SHOWN_CHARACTERS, _MOST_LOOKED_AT = 8, 600, 5_000
 
 
@@ -181,7 +181,7 @@ def evaluate(
             display.say(tr("{path} is damaged: it is written again", path=folder / RESULT))
     with os_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    step = CHUNK.get(task.kind, _CHUNK)
+    step = _chunk(prepared)
     items = read_items(folder / ITEMS, step, len(prepared.rows))
     if len(items) < len(prepared.rows):
         times = _count_read((reads or out) / READS, prepared, key)
@@ -220,6 +220,19 @@ def evaluate(
     }
     write_json(folder / RESULT, without_nan(result))
     return read_json(folder / RESULT)
+
+
+def _chunk(prepared: Prepared) -> int:
+    """Gives how many items are asked together: a function of the task, so that a resumed evaluation
+    asks the same ones together.
+    """
+    looked_at = min(_LOOKED_AT, len(prepared.rows))
+    written = 4 * prepared.task.max_tokens if prepared.task.kind == "generate" else 0
+    characters = 1 + looked_at * written
+    for question in map(prepared.question, range(looked_at)):
+        parts = [question.prefix, question.context, *question.contexts, *question.options]
+        characters += sum(map(len, parts))
+    return max(1, min(_CHUNK_ITEMS, _CHUNK_CHARACTERS * looked_at // characters))
 
 
 def _told(model: LanguageModel) -> dict[str, Any]:
