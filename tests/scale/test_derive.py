@@ -94,5 +94,25 @@ def test_costs_count_what_there_is():
     assert muon.memory < cost.memory
 
 
+def test_the_loss_is_not_what_limits():
+    small, large = (
+        training_cost(tiny_config(vocab_size=size, context=4096), settings(), 0, 0)
+        for size in (4096, 262_144)
+    )
+    rows = settings().micro_batch_rows * 4096
+    assert large.logits - small.logits < 4 * rows * 262_144 / 10
+    assert small.activations == large.activations
+
+
+def test_checkpointing_keeps_less():
+    shape = tiny_config(depth=12)
+    off, selective, full = (
+        training_cost(shape, settings(activation_checkpointing=mode), 0, 0).activations
+        for mode in ("off", "selective", "full")
+    )
+    assert full < selective < off
+    assert full < off / 5
+
+
 def test_the_machine_is_measured():
     assert 1e8 < matmul_flops("cpu") < 1e15

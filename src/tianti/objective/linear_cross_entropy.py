@@ -13,11 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tianti.objective.chunks import CHUNK_LOGITS, GPU_CHUNK_LOGITS
+
 IGNORED = -100
-# About this many logits at a time: 16 MB in float32, which a processor's cache still holds; a GPU
-# wants thousands of rows at once.
-CHUNK_LOGITS = 1 << 22
-GPU_CHUNK_LOGITS = 1 << 27
 
 
 def linear_cross_entropy(

@@ -81,6 +81,7 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
         facts = Facts(
             metrics["corpus"]["splits"]["train"]["bytes"],
             metrics["machine"]["matmul_flops"],
+            metrics["machine"]["device"].split(":")[0],
         )
     else:
         facts = _estimate(recipe)
@@ -90,7 +91,9 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
         if "tokens" in metrics
         else facts.train_bytes / BYTES_PER_TOKEN
     )
-    cost = training_cost(derivation.model, derivation.train, derivation.tokens, corpus_tokens)
+    cost = training_cost(
+        derivation.model, derivation.train, derivation.tokens, corpus_tokens, facts.device
+    )
     return Plan(stages, facts, derivation, cost, warnings=_warnings(cost, folder))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
+from tianti.objective.chunks import CHUNK_LOGITS, GPU_CHUNK_LOGITS
 from tianti.train.config import TrainSettings, TrainStageConfig
 from tianti.units import format_bytes
 
@@ -26,7 +27,7 @@ class Cost:
         gradients: memory of the gradients.
         optimizer: memory of the moments.
         activations: memory kept for the backward pass of one micro-batch.
-        logits: memory of the scores of one micro-batch and their gradient.
+        logits: memory of the loss: a chunk of scores, and the gradients it keeps until then.
         checkpoint_disk: checkpoints kept and the model directory.
         tokens_disk: token shards.
     """
@@ -59,7 +60,7 @@ def refuse_what_cannot_fit(config: TrainStageConfig) -> None:
     from tianti.device import choose_device, memory_bytes
 
     device = choose_device(config.device)
-    needed = training_cost(config.model, config.settings, 0, 0).memory
+    needed = training_cost(config.model, config.settings, 0, 0, device.type).memory
     needed += BASE_MEMORY if device.type == "cpu" else 0
     there = memory_bytes(device)
     if needed > there:
@@ -76,7 +77,11 @@ def refuse_what_cannot_fit(config: TrainStageConfig) -> None:
 
 
 def training_cost(
-    shape: TransformerConfig, train: TrainSettings, tokens: float, corpus_tokens: float
+    shape: TransformerConfig,
+    train: TrainSettings,
+    tokens: float,
+    corpus_tokens: float,
+    device: str = "cpu",
 ) -> Cost:
     """Gives what training needs, counted from the shape.
 
@@ -85,23 +90,39 @@ def training_cost(
         train: the settings of the trainer.
         tokens: tokens trained on.
         corpus_tokens: tokens of the training split.
+        device: type of the device that trains.
     """
     weights = shape.num_parameters() * FLOAT_BYTES
     hidden = shape.depth * shape.layer_matrix_parameters() * FLOAT_BYTES
     moments = 2 * weights - (hidden if train.optimizer == "muon" else 0)
     rows = train.micro_batch_rows * shape.context
-    # Kept for backward in one layer: stream and its norm twice, queries/keys/values before and
-    # after norm and rotation, the gathered heads, gate, up, silu and product.
-    attention = shape.attention_width + shape.kv_width
-    kept = 6 * shape.width + 4 * attention + 2 * shape.attention_width + 5 * shape.mlp_width
     mask = train.micro_batch_rows * shape.context**2
+    scores = min(rows * shape.vocab_size, CHUNK_LOGITS if device == "cpu" else GPU_CHUNK_LOGITS)
+    held = shape.width * (rows + shape.vocab_size)
     return Cost(
         flops=shape.flops_per_token() * tokens,
         weights=weights,
         gradients=weights,
         optimizer=moments,
-        activations=rows * shape.depth * kept * FLOAT_BYTES + mask,
-        logits=3 * rows * shape.vocab_size * FLOAT_BYTES,
+        activations=rows * _kept(shape, train.activation_checkpointing) * FLOAT_BYTES + mask,
+        logits=(2 * scores + held) * FLOAT_BYTES,
         checkpoint_disk=(weights + moments) * (train.keep_checkpoints + 1) + weights,
         tokens_disk=int(corpus_tokens * (2 if shape.vocab_size <= 1 << 16 else 4)),
     )
+
+
+def _kept(shape: TransformerConfig, checkpointing: str) -> int:
+    """Gives the numbers that all layers keep of a token for the backward pass."""
+    # Stream and its norm twice, queries/keys/values before and after norm and rotation, the
+    # gathered heads, gate, up, silu and product.
+    attention = shape.attention_width + shape.kv_width
+    layer = 6 * shape.width + 4 * attention + 2 * shape.attention_width + 5 * shape.mlp_width
+    if checkpointing == "off":
+        return shape.depth * layer
+    kept = shape.width
+    if checkpointing == "selective":
+        # What products and attention gave.
+        kept += 2 * shape.attention_width + 2 * shape.kv_width
+        kept += 2 * shape.width + 2 * shape.mlp_width
+    # The rest exists for one layer at a time.
+    return shape.depth * kept + layer
