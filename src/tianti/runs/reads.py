@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tianti.errors import Damaged
-from tianti.files import read_json, write_json
+from tianti.files import read_sealed, write_sealed
 
 READS = "test-reads.json"
 
@@ -22,9 +22,9 @@ def count_read(run: Path, corpus: str) -> int:
     """
     path = run / READS
     try:
-        known = read_json(path) if path.is_file() else {}
+        known = read_sealed(path)["times"] if path.is_file() else {}
     except Damaged:
         known = {}
     known[corpus] = known.get(corpus, 0) + 1
-    write_json(path, known)
+    write_sealed(path, {"times": known})
     return known[corpus]

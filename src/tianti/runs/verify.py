@@ -10,6 +10,7 @@ from tianti.errors import Damaged, UserError
 from tianti.files import damaged_files, describe_file, read_sealed, write_sealed
 from tianti.messages import tr
 from tianti.runs.manifest import Manifest
+from tianti.runs.reads import READS
 from tianti.runs.stages import HASHES, STAGE_NAMES
 
 PARTIAL = ".partial"
@@ -50,7 +51,7 @@ def verify(folder: Path) -> Iterator[Damaged]:
             yield from damaged_files(folder / name, manifest.files, hashes=True)
         elif (folder / name).exists():
             yield Damaged(tr("file is missing"), where=folder / name / "manifest.json")
-    for name in (CHECKSUMS, HASHES):
+    for name in (CHECKSUMS, HASHES, READS):
         if (folder / name).is_file():
             try:
                 files = read_sealed(folder / name).get("files", {})
