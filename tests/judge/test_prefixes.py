@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tianti.evaluate.models.base import Request
-from tianti.evaluate.models.prefixes import CACHED_ROW, LEAST_SHARED, Asked, batches, families
+from tianti.evaluate.models.prefixes import (
+    CACHED_ROW,
+    LEAST_SHARED,
+    LONGEST_TREE,
+    Asked,
+    batches,
+    families,
+)
 
 WORDS = st.integers(0, 2)
 
@@ -55,6 +62,16 @@ def test_what_is_shared_is_read_once():
     pair = [Asked(np.array([1, 2, 3, last, last]), 0) for last in (8, 9)]
     [plain] = families(pair, 100.0)
     assert [row.size for row in plain.rows] == [5]
+
+
+def test_a_long_beginning_is_kept_even_for_two():
+    beginning = np.arange(LONGEST_TREE + 1)
+    texts = [Asked(np.concatenate((beginning, [n, 1, 1])), LONGEST_TREE) for n in range(2)]
+    plain, cached = families(texts, 100.0)
+    assert not plain.rows
+    assert len(cached.beginning) == LONGEST_TREE
+    [alone] = families(texts[:1], 100.0)
+    assert [row.is_chain for row in alone.rows] == [True]
 
 
 def test_a_row_does_not_grow_past_what_it_saves():

@@ -18,6 +18,8 @@ LEAST_SHARED = 32
 # Tokens of a row behind a cached beginning: enough for large products, few enough that the part of
 # attention which the mask throws away stays small.
 CACHED_ROW = 512
+# A row's mask grows with its square: a longer beginning is kept, however few follow it.
+LONGEST_TREE = 2_048
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def _base(texts: Sequence[Asked], members: Sequence[tuple[int, int]]) -> int:
     base = min([same for _, same in members[1:]] + [texts[number].first for number, _ in members])
     new = len(texts[members[0][0]].read) - base
     new += sum(len(texts[number].read) - same for number, same in members[1:])
-    return base if base >= LEAST_SHARED and new > CACHED_ROW else 0
+    pays = base >= LEAST_SHARED and new > CACHED_ROW
+    return base if len(members) > 1 and (pays or base >= LONGEST_TREE) else 0
 
 
 def _shared(one: np.ndarray, other: np.ndarray) -> int:
