@@ -180,10 +180,12 @@ def table(figures: dict[str, Any], data: str, size: str) -> str:
     """Gives the figures of one text and shape as Markdown."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for key, row in figures.items():
-        of, shape, name, value, *_ = key.split(" ")
+        of, shape, name, value, *seed_and_changes = key.split(" ")
         if (of, shape) == (data, size):
-            seeds = name == "tianti"
-            rows.setdefault(f"{name}, {value} of the time" if seeds else name, []).append(row)
+            if name == "tianti":
+                # Runs with other settings are not further seeds of the same.
+                name = ", ".join([name, f"{value} of the time", *seed_and_changes[1:]])
+            rows.setdefault(name, []).append(row)
     lines = [
         f"`{data}`, {size} weights:",
         "",
