@@ -234,7 +234,7 @@ def evaluate(
     out: str | Path | None = None,
     changes: dict[str, Any] | None = None,
     display: Display | None = None,
-    counted: str | Path | None = None,
+    shared: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Judges a model by tasks; what was answered before is not asked again.
 
@@ -245,7 +245,8 @@ def evaluate(
         out: folder of the results; `evaluations` beside the model when not given.
         changes: settings of the tasks that are other, such as `{"few_shot.k": 5}`.
         display: shows progress on stderr; by default it does.
-        counted: folder that counts how often a file of items was read; `out` when not given.
+        shared: folder of what evaluations have in common: the index of the training text, and how
+            often items were read; `out` when not given.
 
     Returns:
         For each task what its `result.json` holds.
@@ -272,14 +273,13 @@ def evaluate(
         model, beside = answering(model)
         place = place or beside
     place = place or Path(EVALUATIONS) / model.name
+    common = place if shared is None else Path(shared)
     display = display or Display()
     training = None
     if isinstance(model, Network) and model.training_text is not None:
-        training = TrainingText.of_corpus(model.training_text, place, display)
+        training = TrainingText.of_corpus(model.training_text, common, display)
     results = {
-        one.task.name: evaluate_task(
-            model, one, place, display, training, Path(counted) if counted is not None else None
-        )
+        one.task.name: evaluate_task(model, one, place, display, training, common)
         for one in prepared
     }
     write_page(place)
@@ -334,7 +334,7 @@ def evaluate_steps(
             out=places[-1],
             changes=changes,
             display=display,
-            counted=Path(run) / EVALUATIONS,
+            shared=Path(run) / EVALUATIONS,
         )
     if len(places) > 1:
         # The last first: the others are compared with it.

@@ -8,9 +8,21 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHINESE, random_model
+from tianti.evaluate.models.base import Request
 from tianti.evaluate.models.network import Network
 from tianti.exchange.huggingface import load_transformer, save_transformer
 from tianti.tokens.tokenizer import Tokenizer
+
+# Some with a context, some without, one twice, one too long; English and Chinese.
+REQUESTS = [
+    Request("The statement", " is executed"),
+    Request("The statement is ", "executed"),
+    Request("", "春眠不觉晓，处处闻啼鸟。"),
+    Request("夜来风雨声，", "花落知多少？"),
+    Request("", "a"),
+    Request("The statement", " is executed"),
+    Request("word " * 200, "and the end"),
+]
 
 
 def save_model(

@@ -7,21 +7,13 @@ import json
 import pytest
 import torch
 
+from tests.judge.conftest import REQUESTS
 from tianti.api import answering
 from tianti.errors import UserError
 from tianti.evaluate.models.base import Request
 from tianti.evaluate.models.foreign import Foreign
 
 transformers = pytest.importorskip("transformers")
-
-REQUESTS = [
-    Request("The statement", " is executed"),
-    Request("The statement is ", "executed"),
-    Request("", "春眠不觉晓，处处闻啼鸟。"),
-    Request("夜来风雨声，", "花落知多少？"),
-    Request("", "a"),
-    Request("word " * 200, "and the end"),
-]
 
 
 def save_gpt2(folder, tokenizer, **changes):

@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.judge.conftest import network_of
+from tests.judge.conftest import REQUESTS, network_of
 from tianti.errors import UserError
 from tianti.evaluate.models.base import Request
-
-REQUESTS = [
-    Request("The statement", " is executed"),
-    Request("The statement is ", "executed"),
-    Request("", "春眠不觉晓，处处闻啼鸟。"),
-    Request("夜来风雨声，", "花落知多少？"),
-    Request("", "a"),
-    Request("The statement", " is executed"),
-    Request("word " * 200, "and the end"),
-]
 
 
 def plainly(folder, request, begin=True):

@@ -12,6 +12,7 @@ import pytest
 from tests.judge.conftest import network_of, write_rows
 from tianti.api import answering, evaluate, evaluate_steps
 from tianti.errors import UserError
+from tianti.evaluate.contamination import FILTER
 from tianti.evaluate.models.base import Request
 from tianti.evaluate.tasks.load import library, load_task
 from tianti.judge import evaluation
@@ -295,5 +296,9 @@ def test_a_training_is_judged_at_every_checkpoint_it_keeps(finished_run, tasks, 
     assert "cloze" in page
     code, out, err = call(*command)
     assert (code, f"{last:,}" in out + err) == (0, True)
+    # The index of the training text is of the run, not of a step.
+    assert [path.parent.name for path in run.rglob(FILTER)] == ["evaluations"]
     with pytest.raises(UserError, match="no checkpoints here"):
         evaluate_steps(tmp_path, names)
+    code, _, err = call("eval", run, "--steps", "--text", tasks / "test.jsonl")
+    assert (code, "--steps" in err) == (2, True)

@@ -61,6 +61,12 @@ def eval_command(
             tr("give either tasks or a text"),
             remedy=tr("For example: tianti eval MODEL --task blimp; `tianti tasks` lists them"),
         )
+    if steps and not tasks:
+        raise UserError(
+            tr("checkpoints are judged by tasks alone"),
+            where="--steps",
+            remedy=tr("Name one with --task; `tianti tasks` lists them"),
+        )
     if tasks:
         given = {"few_shot.k": shots, "limit": limit}
         changes = {name: value for name, value in given.items() if value is not None}

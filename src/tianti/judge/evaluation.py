@@ -152,7 +152,7 @@ def evaluate(
     out: Path,
     display: Display = SILENT,
     training: TrainingText | None = None,
-    reads: Path | None = None,
+    shared: Path | None = None,
 ) -> dict[str, Any]:
     """Gives the result of a task, from what is kept or by asking what is not.
 
@@ -163,7 +163,7 @@ def evaluate(
         display: shows progress.
         training: the text the model was trained on, where it is known: items that stand in it are
             told apart.
-        reads: folder in which it is counted how often items are read; `out` when not given.
+        shared: folder that counts how often items are read; `out` when not given.
 
     Returns:
         What `result.json` holds: `figures` with their intervals, `groups`, `details`, and what it
@@ -183,10 +183,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     step = _chunk(prepared)
     items = read_items(folder / ITEMS, step, len(prepared.rows))
-    if len(items) < len(prepared.rows):
-        times = _count_read((reads or out) / READS, prepared, key)
-    else:
-        times = _reads((reads or out) / READS, prepared)
+    reads = _count_read((shared or out) / READS, prepared, key)
     began = time.perf_counter()
     with display.task(task.name, len(prepared.rows), "items") as progress:
         progress.start_at(len(items))
@@ -196,16 +193,29 @@ def evaluate(
             _append(folder / ITEMS, made)
             items.extend(made)
             progress.advance(len(made))
-    result = {
+    result = _result(model, prepared, key, items, known=training is not None) | {
+        "test_reads": reads,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    write_json(folder / RESULT, without_nan(result))
+    return read_json(folder / RESULT)
+
+
+def _result(
+    model: LanguageModel, prepared: Prepared, key: str, items: Sequence[Item], *, known: bool
+) -> dict[str, Any]:
+    """Gives what the items say; `known` is whether they were looked up in the training text."""
+    task = prepared.task
+    return {
         "task": task.name,
         "kind": task.kind,
         "language": task.language,
         "description": task.description,
-        "model": _told(model),
+        "model": {"name": model.name, "identity": model.identity, "step": model.step},
         "key": key,
         "n": len(items),
         **judge(prepared.kind, items),
-        "contamination": _contamination(prepared.kind, items) if training is not None else None,
+        "contamination": _contamination(prepared.kind, items) if known else None,
         "worst": _worst(prepared, items),
         "published": task.published,
         "few_shot": {
@@ -214,12 +224,8 @@ def evaluate(
             "left_out": prepared.examples.leaked,
         },
         "truncated": sum("truncated" in item for item in items),
-        "test_reads": times,
-        "seconds": round(time.perf_counter() - began, 3),
         "settings": task.model_dump(mode="json"),
     }
-    write_json(folder / RESULT, without_nan(result))
-    return read_json(folder / RESULT)
 
 
 def _chunk(prepared: Prepared) -> int:
@@ -233,12 +239,6 @@ def _chunk(prepared: Prepared) -> int:
         parts = [question.prefix, question.context, *question.contexts, *question.options]
         characters += sum(map(len, parts))
     return max(1, min(_CHUNK_ITEMS, _CHUNK_CHARACTERS * looked_at // characters))
-
-
-def _told(model: LanguageModel) -> dict[str, Any]:
-    step = getattr(model, "step", None)
-    told = {"name": model.name, "identity": model.identity}
-    return told if step is None else told | {"step": step}
 
 
 def _ask(
@@ -371,14 +371,9 @@ def _append(path: Path, items: Sequence[Item]) -> None:
 
 
 def _count_read(path: Path, prepared: Prepared, key: str) -> int:
-    """Notes that the test items are read once more, and gives how often that has been."""
+    """Notes that this evaluation reads the test items, and gives how many have."""
     known = read_json(path) if path.is_file() else {}
     keys = set(known.get(prepared.data[0], {}).get("keys", [])) | {key}
     known[prepared.data[0]] = {"file": Path(prepared.path).name, "keys": sorted(keys)}
     write_json(path, known)
     return len(keys)
-
-
-def _reads(path: Path, prepared: Prepared) -> int:
-    known = read_json(path) if path.is_file() else {}
-    return len(known.get(prepared.data[0], {}).get("keys", []))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from tianti.errors import UserError
 from tianti.evaluate.models.network import Network
 from tianti.exchange.huggingface import load_config
-from tianti.files import sha256_file
 from tianti.messages import tr
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.checkpoint import STATE, list_checkpoints, load_checkpoint
@@ -39,11 +37,7 @@ def networks_over_steps(run: Path, device: torch.device) -> Iterator[Network]:
     config, tokenizer = load_config(model), Tokenizer.load(model)
     for path in found:
         checkpoint = load_checkpoint(path)
-        network = Network(model, network_of(checkpoint, config).to(device).eval(), tokenizer)
-        network.step = checkpoint.state.step
-        network.name = f"{run.name}-{checkpoint.state.step}"
-        # The state holds the hashes of all weights; the model's own are those of another step.
-        parts = [sha256_file(path / STATE)]
-        parts += [sha256_file(model / name) for name in ("config.json", "tokenizer.json")]
-        network.identity = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-        yield network
+        transformer = network_of(checkpoint, config).to(device).eval()
+        # The state holds the hashes of all its weights.
+        step, weights = checkpoint.state.step, path / STATE
+        yield Network(model, transformer, tokenizer, step=step, weights=weights)

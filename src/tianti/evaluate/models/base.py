@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,15 +34,14 @@ class Likelihood:
     truncated: int = 0
 
 
-Progress = Callable[[float], None]
-
-
 class LanguageModel(Protocol):
     """Whoever answers."""
 
     name: str
     identity: str
     """A hash of all that decides its answers: weights, tokenizer, settings."""
+    step: int | None
+    """Of its training, where it is one of several checkpoints."""
 
     def likelihoods(self, requests: Sequence[Request]) -> list[Likelihood]:
         """Gives the likelihoods of continuations, in order."""

@@ -29,6 +29,8 @@ class Endpoint:
         model: the name the server knows it by.
     """
 
+    step: int | None = None
+
     def __init__(self, url: str, model: str):
         self._url, self._model = url.rstrip("/"), model
         self.name = model

@@ -32,6 +32,8 @@ class Foreign:
         UserError: transformers is not installed, or cannot read the directory.
     """
 
+    step: int | None = None
+
     def __init__(self, folder: Path, device: torch.device):
         try:
             from transformers import AutoModelForCausalLM, AutoTokenizer

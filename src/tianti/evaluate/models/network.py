@@ -30,9 +30,17 @@ _ATTENTION_SLOWNESS = 4
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
 
-def identity_of(folder: Path, *settings: object) -> str:
-    """Gives a hash of a model directory's weights, shape and tokenizer, and of settings."""
-    parts = [sha256_file(folder / name) for name in MODEL_FILES if (folder / name).is_file()]
+def identity_of(folder: Path, *settings: object, weights: Path | None = None) -> str:
+    """Gives a hash of a model directory's weights, shape and tokenizer, and of settings.
+
+    Args:
+        folder: the directory.
+        settings: whatever else decides its answers.
+        weights: a file that stands for the weights, where they are not the directory's.
+    """
+    files = [folder / name for name in MODEL_FILES]
+    files[0] = weights or files[0]
+    parts = [sha256_file(path) for path in files if path.is_file()]
     return hashlib.sha256(" ".join([*parts, *map(str, settings)]).encode()).hexdigest()[:16]
 
 
@@ -60,20 +68,30 @@ class Network:
         tokenizer: the tokenizer.
         begin: whether end-of-text stands before what is given, as before each document in
             training; without it, a request that has no context still gets it.
+        step: of its training, where it is one of several checkpoints.
+        weights: see `identity_of`.
 
     Attributes:
         training_text: the documents it was trained on, where it lies in their run.
-        step: of its training, where it is one of several checkpoints.
     """
 
     def __init__(
-        self, folder: Path, transformer: Transformer, tokenizer: Tokenizer, *, begin: bool = True
+        self,
+        folder: Path,
+        transformer: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        begin: bool = True,
+        step: int | None = None,
+        weights: Path | None = None,
     ):
         self.name = folder.parent.name if folder.name == "model" else folder.name
-        self.identity = identity_of(folder, begin)
+        if step is not None:
+            self.name += f"-{step}"
+        self.identity = identity_of(folder, begin, weights=weights)
         corpus = folder.parent / "corpus" / "train"
         self.training_text = corpus if folder.name == "model" and corpus.is_dir() else None
-        self.step: int | None = None
+        self.step = step
         self._model, self._begin = transformer, begin
         self.tokenizer = tokenizer
         self._budget = BATCH_TOKENS["cpu" if transformer.device.type == "cpu" else "gpu"]
