@@ -132,6 +132,27 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
 
 
+def _write_pairs(place: Path, each: int) -> tuple[list[str], Path]:
+    """Writes `each` pairs of every paradigm as tasks of lm-eval, and all of them as one of ours.
+
+    Returns:
+        The names of the paradigms, and our task.
+    """
+    made = prepare(*load_task("blimp", {}), Path(os.environ["TIANTI_DATA"]))
+    chosen: dict[str, list[str]] = {}
+    for row in made.rows:
+        if len(lines := chosen.setdefault(str(row["uid"]), [])) < each:
+            lines.append(json.dumps(dict(row)) + "\n")
+    for name, lines in chosen.items():
+        path = place / f"{name}.jsonl"
+        path.write_text("".join(lines))
+        (place / f"{name}.yaml").write_text(BLIMP.format(name=name, path=path))
+    (place / "all.jsonl").write_text("".join(line for lines in chosen.values() for line in lines))
+    task = place / "pairs.yml"
+    task.write_text("name: pairs\nkind: minimal_pair\nlanguage: en\ndata: all.jsonl\ngroup: uid\n")
+    return list(chosen), task
+
+
 def whole_blimp(folder: Path, sizes: list[int], rounds: int, each: int) -> list[str]:
     """Gives the row of BLiMP from its files to its figures, `each` pairs of all 67 paradigms.
 
@@ -145,29 +166,13 @@ def whole_blimp(folder: Path, sizes: list[int], rounds: int, each: int) -> list[
     from tianti.progress import SILENT
 
     with tempfile.TemporaryDirectory() as place:
-        made = prepare(*load_task("blimp", {}), Path(os.environ["TIANTI_DATA"]))
-        chosen: dict[str, list[dict[str, Any]]] = {}
-        for row in made.rows:
-            if len(rows := chosen.setdefault(str(row["uid"]), [])) < each:
-                rows.append(dict(row))
-        for name, rows in chosen.items():
-            path = Path(place) / f"{name}.jsonl"
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            (Path(place) / f"{name}.yaml").write_text(BLIMP.format(name=name, path=path))
-        whole = Path(place) / "all.jsonl"
-        whole.write_text(
-            "".join(json.dumps(row) + "\n" for rows in chosen.values() for row in rows)
-        )
-        task = Path(place) / "pairs.yml"
-        task.write_text(
-            "name: pairs\nkind: minimal_pair\nlanguage: en\ndata: all.jsonl\ngroup: uid\n"
-        )
+        paradigms, task = _write_pairs(Path(place), each)
         manager = TaskManager(include_path=place)
         peers = {
             size: HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=size)
             for size in sizes
         }
-        names = [f"local_{name}" for name in chosen]
+        names = [f"local_{name}" for name in paradigms]
         network = Network(
             folder, load_transformer(folder).eval(), Tokenizer.load(folder), begin=False
         )
@@ -188,7 +193,7 @@ def whole_blimp(folder: Path, sizes: list[int], rounds: int, each: int) -> list[
     ratios = [a / b for a, b in zip(taken[best], taken["tianti"], strict=True)]
     return [
         "blimp, files to figures",
-        f"{2 * each * len(chosen):,}",
+        f"{2 * each * len(paradigms):,}",
         *[f"{statistics.median(times):.1f}" for times in taken.values()],
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
         f"accuracies {apart:.0e}",
