@@ -21,7 +21,16 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(
+            tr("there is no device {name!r}", name=name),
+            where="device",
+            remedy=tr("Use auto, cpu, cuda or cuda:N"),
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             tr("there is no CUDA device here"), where=f"device={name}", remedy=tr("Use device=cpu")

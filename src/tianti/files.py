@@ -16,6 +16,7 @@ from typing import IO, Any
 from tianti.errors import Damaged, from_os_error, os_errors_named
 from tianti.messages import tr
 
+MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
 
 

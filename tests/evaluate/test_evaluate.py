@@ -21,7 +21,7 @@ from tianti.evaluate.bits_per_byte import (
     windows,
 )
 from tianti.evaluate.excerpt import SHORTEST_EXCERPT, excerpt, excerpt_bytes
-from tianti.evaluate.statistics import Metric, bootstrap_ratio, jackknife_interval
+from tianti.evaluate.statistics import Metric, _student, bootstrap_ratio, jackknife_interval
 
 
 @given(st.integers(1, 300), st.integers(2, 64), st.data())
@@ -107,7 +107,9 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
     values = np.random.default_rng(0).normal(size=50)
     left_out = np.array([np.delete(values, i).mean() for i in range(50)])
     metric = jackknife_interval(values.mean(), left_out, 50)
-    assert metric.high - metric.value == pytest.approx(1.96 * values.std(ddof=1) / 50**0.5)
+    assert metric.high - metric.value == pytest.approx(
+        _student(0.975, 49) * values.std(ddof=1) / 50**0.5
+    )
     assert isinstance(metric, Metric)
 
 

@@ -7,10 +7,15 @@ import math
 import numpy as np
 import pytest
 
+from tianti.evaluate.metrics.diversity import Distinct
 from tianti.evaluate.statistics import (
+    RESAMPLES,
+    Jackknifed,
     Ratio,
+    _student,
     bootstrap,
     bootstrap_ratio,
+    interval,
     jackknife_interval,
     mcnemar,
     paired_difference,
@@ -90,6 +95,37 @@ def test_few_items_say_little():
     assert math.isnan(paired_difference(Ratio(np.array([3.0, 2.0])), 1).p)
     assert Ratio(np.array([1.0]), np.array([0.0]))(np.ones(1)) == 0
     assert math.isnan(jackknife_interval(1.0, np.array([1.0]), 1).low)
+
+
+@pytest.mark.parametrize("degrees", [4, 9, 29])
+def test_students_quantile_is_scipys(degrees):
+    stats = pytest.importorskip("scipy.stats")
+    assert _student(0.975, degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=2e-3)
+
+
+def test_the_interval_of_distinct_words_holds_it_and_covers(rng):
+    def texts(count):
+        return [" ".join(f"w{n}" for n in rng.zipf(1.5, 12)) for _ in range(count)]
+
+    found = [interval(Jackknifed(Distinct(texts(100), 1)), 100) for _ in range(60)]
+    assert all(metric.low < metric.value < metric.high for metric in found)
+    true = np.mean([metric.value for metric in found])
+    assert np.mean([metric.low <= true <= metric.high for metric in found]) > 0.85
+    both = Jackknifed(Distinct([*texts(100), *(f"{n} a b c" for n in range(100))], 1))
+    apart = paired_difference(both, 100)
+    assert apart.low < apart.value < apart.high
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = np.array([0.0, 1, 3, 4, 9, 2, 7, 5])
+    found = bootstrap(Ratio(values), 8, resamples=20_000)
+    half = _student(0.975, 7) * values.std(ddof=1) / 8**0.5
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.08)
+
+
+def test_the_least_p_is_that_of_one_more_draw_than_was_made():
+    both = Ratio(np.array([*np.ones(40), *np.zeros(40)]))
+    assert paired_difference(both, 40).p == pytest.approx(1 / (RESAMPLES + 1))
 
 
 def test_the_same_seed_gives_the_same_interval(rng):

@@ -31,9 +31,10 @@ class Handler(BaseHTTPRequestHandler):
         network, prompt = server.network, asked["prompt"]
         answer = {"text": "", "logprobs": None}
         if not asked.get("echo"):
-            [answer["text"]] = network.generate(
+            [made] = network.generate(
                 [prompt], max_tokens=asked["max_tokens"], stop=[], temperature=0.0, seed=0
             )
+            answer["text"] = made.text
         elif server.logprobs:
             answer["logprobs"] = self.logprobs(network, prompt)
         body = json.dumps({"choices": [answer]}).encode()

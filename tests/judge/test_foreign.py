@@ -99,10 +99,10 @@ def test_it_goes_on_with_the_likeliest(foreign, plain, tokenizer):
     while len(new) < 6:
         new.append(int(plain(torch.tensor([ids + new])).logits[0, -1].argmax()))
     settings = {"max_tokens": 6, "temperature": 0.0, "seed": 0}
-    [text] = foreign.generate(["The statement"], stop=[], **settings)
-    assert text == tokenizer.decode(new)
-    [cut] = foreign.generate(["The statement"], stop=[text[-1]], **settings)
-    assert cut == text.split(text[-1], 1)[0]
+    [made] = foreign.generate(["The statement"], stop=[], **settings)
+    assert made.text == tokenizer.decode(new)
+    [cut] = foreign.generate(["The statement"], stop=[made.text[-1]], **settings)
+    assert cut.text == made.text.split(made.text[-1], 1)[0]
     drawn = [
         foreign.generate(["a"], max_tokens=9, stop=[], temperature=1.0, seed=seed)
         for seed in (1, 1, 2)

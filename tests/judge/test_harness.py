@@ -146,6 +146,16 @@ def test_the_adapter_generates_as_the_network_does(model_folder):
         arguments=("The", {"until": ["\n"], "max_gen_toks": 4}),
         idx=0,
     )
-    [text] = adapter(network).generate_until([asked])
+    made = adapter(network).generate_until([asked, asked])
     settings = {"max_tokens": 4, "stop": ["\n"], "temperature": 0.0, "seed": 0}
-    assert [text] == network.generate(["The"], **settings)
+    assert made == [network.generate(["The"], **settings)[0].text] * 2
+
+
+def test_the_adapter_rolls_over_a_text_as_its_own_class_does(theirs, model_folder):
+    from lm_eval.api.instance import Instance
+
+    text = "春眠不觉晓，处处闻啼鸟。The statement is executed again " * 25
+    asked = Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0)
+    [ours] = adapter(network_of(model_folder)).loglikelihood_rolling([asked])
+    [wanted] = theirs.loglikelihood_rolling([asked])
+    assert ours == pytest.approx(wanted, abs=1e-2)

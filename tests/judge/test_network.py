@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from tests.judge.conftest import REQUESTS, network_of
 from tianti.errors import UserError
+from tianti.evaluate.models import network as network_module
 from tianti.evaluate.models.base import Request
+from tianti.evaluate.models.network import identity_of
+from tianti.generate.batch import generate_texts
+from tianti.generate.config import SamplingConfig
 
 
 def plainly(folder, request, begin=True):
@@ -51,8 +57,47 @@ def test_a_request_has_one_answer_alone_and_among_others(network):
 
 
 def test_the_likeliest_continuation_is_greedy(network):
-    [text] = network.generate(["The"], max_tokens=3, stop=[], temperature=0.0, seed=0)
-    assert network.likelihoods([Request("The", text)])[0].greedy
+    [made] = network.generate(["The"], max_tokens=3, stop=[], temperature=0.0, seed=0)
+    assert network.likelihoods([Request("The", made.text)])[0].greedy
+
+
+def test_of_a_long_prompt_the_end_is_taken_and_that_is_said(network):
+    prompt = "春眠不觉晓，处处闻啼鸟。The statement is executed " * 20
+    ids = network.tokenizer.encode(prompt)
+    settings = {"stop": [], "temperature": 0.0, "seed": 0}
+    for new in (1, 2, 5):
+        room = network.context - 1 - new
+        [made] = network.generate([prompt], max_tokens=new, **settings)
+        assert made.truncated == len(ids) - room
+        sampling = SamplingConfig(max_tokens=new, temperature=0.0)
+        [alone] = generate_texts(
+            network._model, network.tokenizer, [prompt], sampling, tokens=[ids[-room:]]
+        )
+        assert made.text == alone.text
+        assert len(alone.ids) == new
+    with pytest.raises(UserError, match="no room for a prompt"):
+        network.generate(["a"], max_tokens=network.context - 1, **settings)
+
+
+def test_scores_are_the_same_however_many_are_held_at_once(network, monkeypatch):
+    requests = [
+        Request("The statement is executed", f" {word} again") for word in ["a", "b", "c", "d"]
+    ]
+    whole = network.likelihoods(requests)
+    monkeypatch.setattr(network_module, "_SCORES", 3 * network.tokenizer.vocab_size)
+    for one, other in zip(network.likelihoods(requests), whole, strict=True):
+        assert one.nats == pytest.approx(other.nats, abs=1e-4)
+
+
+def test_tokens_are_asked_as_they_are_given(network):
+    whole = network.tokenizer.encode("The statement is executed " * 40)
+    assert len(whole) > network.context
+    asked = whole[-5:]
+    [(nats, _)] = network.token_likelihoods([(whole[:-5], asked)])
+    read = torch.tensor([whole[-network.context - 1 : -1]])
+    with torch.no_grad():
+        logs = network._model.logits(network._model(read))[0, -5:].log_softmax(-1)
+    assert nats == pytest.approx(-logs[range(5), asked].sum().item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("continuation", ["", "a long one " * 200])
@@ -69,3 +114,14 @@ def test_the_identity_is_that_of_weights_and_settings(model_folder, other_folder
     }
     assert len(found) == 3
     assert network_of(model_folder).identity == network_of(model_folder).identity
+
+
+def test_the_identity_sees_parts_of_weights_and_tokenizers_of_all_forms(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "m")
+    weights = tmp_path / "m" / "model.safetensors"
+    weights.rename(tmp_path / "m" / "model-00001-of-00002.safetensors")
+    found = [identity_of(tmp_path / "m")]
+    for name in ("model-00002-of-00002.safetensors", "tokenizer_config.json", "merges.txt"):
+        (tmp_path / "m" / name).write_bytes(b"x")
+        found.append(identity_of(tmp_path / "m"))
+    assert len(set(found)) == 4

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tianti.evaluate.models import prefixes
 from tianti.evaluate.models.base import Request
+from tianti.evaluate.models.encoding import encode_requests
 from tianti.evaluate.models.prefixes import (
     CACHED_ROW,
     LEAST_SHARED,
@@ -99,7 +101,8 @@ def test_answers_behind_long_examples_are_those_alone(network):
         for n in range(160)
         for option in (" is red", " is read", "，天气好")
     ]
-    _, cached = families([network._encode(request).asked for request in requests], 100.0)
+    encoded = encode_requests(requests, network._ids, network.tokenizer.end_of_text, 128)
+    _, cached = families([one.asked for one in encoded], 100.0)
     assert len(cached.beginning) >= LEAST_SHARED
     requests += [Request("", "is red"), Request("He said", " so")]
     together = network.likelihoods(requests)
@@ -107,3 +110,23 @@ def test_answers_behind_long_examples_are_those_alone(network):
         [alone] = network.likelihoods([requests[place]])
         assert together[place].nats == pytest.approx(alone.nats, abs=1e-4)
         assert together[place].tokens == alone.tokens
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(asked(), min_size=1, max_size=30), st.sampled_from([1.0, 100.0]))
+def test_kept_beginnings_lose_no_token(texts, worth):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "LEAST_SHARED", 2)
+        patch.setattr(prefixes, "CACHED_ROW", 8)
+        made = list(families(texts, worth))
+    found = {}
+    for family in made:
+        for row in family.rows:
+            ids = row.ids()
+            for number, path in row.paths:
+                read = np.concatenate((family.beginning, ids[path]))
+                assert read.tolist() == texts[number].read.tolist()
+                assert len(family.beginning) <= texts[number].first
+                assert number not in found
+                found[number] = row
+    assert len(found) == len(texts)

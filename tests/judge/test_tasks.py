@@ -12,9 +12,11 @@ import pytest
 from tests.judge.conftest import network_of, write_rows
 from tianti.api import answering, evaluate, evaluate_steps
 from tianti.errors import UserError
-from tianti.evaluate.contamination import FILTER
+from tianti.evaluate.contamination import FILTER, TrainingText
 from tianti.evaluate.models.base import Request
+from tianti.evaluate.tasks.kinds import kind_of
 from tianti.evaluate.tasks.load import library, load_task
+from tianti.evaluate.tasks.rows import evenly, read_rows
 from tianti.judge import evaluation
 from tianti.judge.compare import compare
 from tianti.judge.evaluation import ITEMS, RESULT, prepare
@@ -122,6 +124,10 @@ def test_examples_stand_before_items_and_are_never_tested(network, tasks, tmp_pa
             assert made.rows[number]["text"] not in question.prefix.split("\n\n")
         if choose == "similar":
             assert made.rows[0]["text"] in made.question(0).prefix
+        # With a limit an item gets the same examples.
+        fewer = prepare(*load_task(str(tasks / "choice.yaml"), changes | {"limit": 2}), None)
+        assert fewer.rows[1] == made.rows[12]
+        assert fewer.question(1).prefix == made.question(12).prefix
     test = [json.loads(line) for line in (tasks / "test.jsonl").read_text("utf-8").splitlines()]
     train = [json.loads(line) for line in (tasks / "train.jsonl").read_text("utf-8").splitlines()]
     # A leak: test items among the examples. They are left out, or refused where they are meant.
@@ -140,6 +146,80 @@ def test_examples_stand_before_items_and_are_never_tested(network, tasks, tmp_pa
     write_rows(tasks / "train.jsonl", test[::-1])
     with pytest.raises(UserError, match="0 are left"):
         judged(network, tasks, tmp_path / "out", ("choice",), changes={"few_shot.k": 1})
+
+
+def test_examples_are_chosen_by_what_is_asked_and_never_by_the_answer(tasks):
+    rows = [{"text": f"text number {n}", "label": "ab"[n % 2]} for n in range(8)]
+    pool = [{"text": f"another {n}", "label": "ab"[n // 20]} for n in range(40)]
+    write_rows(tasks / "test.jsonl", rows)
+    # The same item under another number, its answer another: it would still give itself away.
+    write_rows(tasks / "train.jsonl", [*pool, {"id": 9, "text": "text number 3", "label": "a"}])
+    (tasks / "few.yaml").write_text(
+        "name: few\ndata: test.jsonl\nkind: classify\ncontext: '{{ text }} is'\n"
+        "labels: {a: good, b: bad}\nfew_shot: {k: 4, data: train.jsonl, choose: similar}\n"
+    )
+    made = prepare(*load_task(str(tasks / "few.yaml"), {}), None)
+    assert made.examples.leaked == 1
+    prefixes = {made.question(number).prefix.split(" is ")[-1] for number in range(8)}
+    assert len({prefix.split()[0] for prefix in prefixes}) == 1
+
+
+def test_a_model_that_tells_nothing_apart_gets_nothing_right(network, tasks, tmp_path, monkeypatch):
+    likelihoods = type(network).likelihoods
+
+    def alike(self, requests):
+        return [replace(one, nats=1.0) for one in likelihoods(self, requests)]
+
+    monkeypatch.setattr(type(network), "likelihoods", alike)
+    found = judged(network, tasks, tmp_path / "out", ("pairs",))["pairs"]
+    assert found["figures"]["accuracy"]["value"] == 0
+
+    def broken(self, requests):
+        return [replace(one, nats=float("nan")) for one in likelihoods(self, requests)]
+
+    monkeypatch.setattr(type(network), "likelihoods", broken)
+    for name in ("pairs", "choice", "cloze"):
+        with pytest.raises(UserError, match="likelihoods are no numbers"):
+            judged(network, tasks, tmp_path / "other", (name,))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("a", ["a"]),
+        (["a", "b"], ["a", "b"]),
+        (3, ["3"]),
+        ([{"text": "a", "answer_start": 0}], ["a"]),
+        ({"text": ["a", "b"], "answer_start": [0, 1]}, ["a", "b"]),
+    ],
+)
+def test_references_are_read_in_the_forms_of_the_field(given, wanted):
+    task = load_task("squad" if "squad" in library() else "cmrc2018")[0]
+    kind = kind_of(task.model_copy(update={"prompt": "x", "references": "answers"}))
+    assert kind.question({"answers": given}, "here").references == wanted
+    with pytest.raises(UserError, match="no texts"):
+        kind.question({"answers": [{"value": "a"}]}, "here")
+
+
+def test_versions_and_the_training_text_are_part_of_the_key(network, tasks, monkeypatch):
+    made = prepare(*load_task(str(tasks / "pairs.yaml"), {}), None)
+    none, bits = np.zeros(128, np.uint64), np.zeros(128, np.uint64)
+    keys = [
+        evaluation.key_of(network, made),
+        evaluation.key_of(network, made, TrainingText(none, "a")),
+        evaluation.key_of(network, made, TrainingText(bits, "b")),
+    ]
+    monkeypatch.setattr(evaluation, "VERSION", 99)
+    keys.append(evaluation.key_of(network, made))
+    assert len(set(keys)) == 4
+
+
+def test_the_worst_come_first(network, tasks, tmp_path):
+    found = judged(network, tasks, tmp_path / "out", ("texts",))["texts"]
+    scores = [one["score"] for one in found["worst"]]
+    items = items_of(tmp_path / "out", "texts")
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == pytest.approx(max(i["nats"] / np.log(2) / i["bytes"] for i in items))
 
 
 def test_two_models_are_compared_on_the_same_items(network, other_folder, tasks, tmp_path, call):
@@ -164,9 +244,24 @@ def test_two_models_are_compared_on_the_same_items(network, other_folder, tasks,
     assert "pairs" in (tmp_path / "c.html").read_text("utf-8")
     code, out, err = call("compare", one, other, one)
     assert (code, "A−B" in out + err) == (0, True)
+    # The newest that all have is compared, whatever was asked in between.
     judged(network_of(other_folder), tasks, tmp_path / "b", ("pairs",), changes={"limit": 5})
-    with pytest.raises(UserError, match="other items"):
-        compare([one, other], ["pairs"])
+    assert compare([one, other], ["pairs"])["tasks"]["pairs"]["n"] == 24
+    judged(network, tasks, tmp_path / "a", ("pairs",), changes={"limit": 5})
+    assert compare([one, other], ["pairs"])["tasks"]["pairs"]["n"] == 5
+    judged(network, tasks, tmp_path / "a", ("pairs",))
+    assert compare([one, other], ["pairs"])["tasks"]["pairs"]["n"] == 24
+    judged(network, tasks, tmp_path / "d", ("pairs",), changes={"limit": 4})
+    with pytest.raises(UserError, match=r"d \(n=4\).*other items"):
+        compare([tmp_path / "d", other], ["pairs"])
+    with pytest.raises(UserError, match="no evaluations here"):
+        compare([one, one / "nothing"])
+    [items] = (tmp_path / "d").rglob(ITEMS)
+    kept = items.read_bytes()
+    items.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(UserError, match="of 4 items are left"):
+        compare([tmp_path / "d", tmp_path / "d"], ["pairs"])
+    assert items.read_bytes() == kept[: len(kept) // 2]
     with pytest.raises(UserError, match="no task in common"):
         compare([one, other], ["none"])
     with pytest.raises(UserError, match="no evaluations here"):
@@ -194,6 +289,10 @@ def test_two_models_are_compared_on_the_same_items(network, other_folder, tasks,
         ("kind: minimal_pair\ngroup: none", "there is no field 'none'"),
         ("kind: minimal_pair\nwhere: {label: z}", "no item is left of 24"),
         ("kind: minimal_pair\nfew_shot: {k: 1}", "does not say where examples come from"),
+        ("kind: perplexity\nfew_shot: {k: 1, data: train.jsonl}", "no examples before it"),
+        ("kind: minimal_pair\nlanguage: zh-CN", "language: "),
+        ('kind: generate\nprompt: "x"\nstop: [""]\nmetrics: [distinct]', "stop"),
+        ('kind: choice\nanswer: "²"', "is none of 3 choices"),
         ("- a", "a task is a mapping"),
         ("a: [", "this is no YAML"),
     ],
@@ -237,6 +336,15 @@ def test_items_are_read_from_tables_too(network, tasks, tmp_path):
         made = judged(network, tasks, tmp_path / f"of-{name}", ("pairs",), changes=changes)["pairs"]
         found.append(made["figures"])
     assert found[0] == found[1] == found[2] == found[3]
+    # Quotes are characters where tabs part fields; long fields are read.
+    (tasks / "q.tsv").write_text('good\tbad\n"a word\tword a\nthe "bye"\tbye the\n', "utf-8")
+    assert [row["good"] for row in read_rows(str(tasks / "q.tsv"))] == ['"a word', 'the "bye"']
+    (tasks / "l.csv").write_text(f"good,bad\n{'x' * 200_000},b\n", "utf-8")
+    assert len(read_rows(str(tasks / "l.csv"))[0]["good"]) == 200_000
+
+
+def test_a_limit_takes_items_evenly():
+    assert evenly(list(range(10)), 4) == [0, 2, 5, 7]
 
 
 def test_the_tasks_that_come_along_are_tasks(call):
@@ -247,7 +355,7 @@ def test_the_tasks_that_come_along_are_tasks(call):
     code, out, _ = call("tasks", "--json")
     assert code == 0
     assert set(json.loads(out)) == set(library())
-    with pytest.raises(UserError, match="no task of this name"):
+    with pytest.raises(UserError, match=r"no task of this name.*Did you mean 'blimp'"):
         load_task("blimps")
 
 

@@ -20,6 +20,8 @@ def xz_bits_per_byte(texts: list[str]) -> Metric:
     Args:
         texts: the documents, as one file is what the compressor gets.
     """
+    if not any(texts):
+        return Metric(math.nan, math.nan, math.nan, len(texts))
     value = _xz_bits_per_byte(texts)
     groups = min(XZ_GROUPS, len(texts))
     without = [

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tianti.corpus.decontaminate import runs_of
 from tianti.corpus.kernels import kernel, mix, text_buffers
 from tianti.corpus.table import read_batches, text_bytes
-from tianti.files import Damaged, read_json, save_npy, write_json
+from tianti.files import MANIFEST, Damaged, read_json, save_npy, sha256_file, write_json
 from tianti.progress import SILENT, Display
 
 WORDS, CHARACTERS = 13, 20
@@ -48,10 +48,14 @@ class TrainingText:
             folder: where the filter is kept.
             display: shows progress.
         """
-        stamps = [
-            (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(corpus.rglob("*"))
-        ]
-        state = hashlib.sha256(f"{VERSION} {stamps}".encode()).hexdigest()[:16]
+        about = corpus.parent / MANIFEST
+        if about.is_file():
+            # It holds the hashes of all files: a copy of a run is the same text.
+            told = sha256_file(about)
+        else:
+            files = [path.stat() for path in sorted(corpus.rglob("*"))]
+            told = str([(one.st_size, one.st_mtime_ns) for one in files])
+        state = hashlib.sha256(f"{VERSION} {told}".encode()).hexdigest()[:16]
         try:
             if read_json(folder / ABOUT)["made_of"] == state:
                 return cls(np.load(folder / FILTER, mmap_mode="r", allow_pickle=False), state)

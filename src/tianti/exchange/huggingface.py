@@ -74,9 +74,14 @@ def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transf
     try:
         weights = load_file(path)
     except FileNotFoundError as error:
-        raise Damaged(tr("file is missing"), where=path) from error
+        remedy = tr("Fetch or write it again")
+        raise Damaged(tr("file is missing"), where=path, remedy=remedy) from error
     except (SafetensorError, OSError) as error:
-        raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
+        raise Damaged(
+            tr("file is damaged ({reason})", reason=error),
+            where=path,
+            remedy=tr("Fetch or write it again"),
+        ) from error
     with torch.device("meta"):
         model = Transformer(config)
     model = model.to_empty(device=device)

@@ -26,6 +26,7 @@ def generate_texts(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     on_progress: Callable[[int], None] = lambda done: None,
+    tokens: Sequence[Sequence[int]] | None = None,
 ) -> list[Generated]:
     """Gives what a model goes on with, in order; all draw from the same seed.
 
@@ -35,12 +36,13 @@ def generate_texts(
         prompts: texts to go on from.
         sampling: how to draw.
         on_progress: told how many are finished.
+        tokens: of the prompts, where they are not those of the whole texts.
 
     Raises:
         UserError: a prompt alone fills the context.
     """
     end = tokenizer.end_of_text
-    starts = [[end, *tokenizer.encode(prompt)] for prompt in prompts]
+    starts = [[end, *ids] for ids in tokens or map(tokenizer.encode, prompts)]
     context = model.config.context
     if starts and (longest := max(map(len, starts))) >= context:
         raise UserError(

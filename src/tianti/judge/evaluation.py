@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from tianti.errors import Damaged, UserError, os_errors_named
@@ -28,12 +29,12 @@ from tianti.progress import SILENT, Display
 from tianti.runs.results import without_nan
 
 # Raised by hand whenever the same settings give other answers than before.
-VERSION = 2
+VERSION = 3
 ITEMS, RESULT, READS = "items.jsonl", "result.json", "reads.json"
 # Between two times of writing answers down: characters asked about, and most items.
 _CHUNK_CHARACTERS, _CHUNK_ITEMS = 65_536, 512
 _LOOKED_AT = 16
-_SHOWN, _SHOWN_CHARACTERS, _MOST_LOOKED_AT = 8, 600, 5_000
+_SHOWN, _SHOWN_CHARACTERS = 8, 600
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Prepared:
     def question(self, number: int) -> Question:
         """Gives an item as it is asked, its examples before it."""
         row, where = self.rows[number], f"{self.task.name}, {tr('item {n}', n=number)}"
-        shots = self.examples.of(number, row)
+        shots = self.examples.of(row)
         separator = self.task.few_shot.separator
         prefix = "".join(self.kind.example(shot, where) + separator for shot in shots)
         question = self.kind.question(row, where)
@@ -121,7 +122,8 @@ def prepare(task: Task, beside: Path, data: Path | None) -> Prepared:
         pool = matching(read_rows(other), task.few_shot.where)
     # All that matches is tested in some run, so none of it may stand before an item.
     tested = matching(everything, task.where)
-    examples = Examples(task.few_shot, pool, tested, task.name)
+    kind = kind_of(task)
+    examples = Examples(task.few_shot, pool, tested, kind.asked, task.name)
     if (
         pool
         and task.few_shot.choose == "first"
@@ -132,7 +134,7 @@ def prepare(task: Task, beside: Path, data: Path | None) -> Prepared:
             where=task.name,
             remedy=tr("Take it out of few_shot.data"),
         )
-    return Prepared(task, kind_of(task), rows, examples, tuple(hashes), path)
+    return Prepared(task, kind, rows, examples, tuple(hashes), path)
 
 
 def _hash_of(path: str) -> str:
@@ -176,14 +178,16 @@ def evaluate(
     folder = out / task.name / key
     if (folder / RESULT).is_file():
         try:
-            return read_json(folder / RESULT)
+            kept = read_json(folder / RESULT)
+            # The newest is what was asked for last, whether it was answered now or before.
+            os.utime(folder / RESULT)
+            return kept
         except Damaged:
             display.say(tr("{path} is damaged: it is written again", path=folder / RESULT))
     with os_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
     step = _chunk(prepared)
-    items = read_items(folder / ITEMS, step, len(prepared.rows))
-    reads = _count_read((shared or out) / READS, prepared, key)
+    items = whole_items(folder / ITEMS, step, len(prepared.rows))
     began = time.perf_counter()
     with display.task(task.name, len(prepared.rows), "items") as progress:
         progress.start_at(len(items))
@@ -193,6 +197,7 @@ def evaluate(
             _append(folder / ITEMS, made)
             items.extend(made)
             progress.advance(len(made))
+    reads = _count_read((shared or out) / READS, prepared, key)
     result = _result(model, prepared, key, items, known=training is not None) | {
         "test_reads": reads,
         "seconds": round(time.perf_counter() - began, 3),
@@ -246,6 +251,12 @@ def _ask(
 ) -> list[Item]:
     questions = [prepared.question(number) for number in numbers]
     answers = prepared.kind.answer(model, questions)
+    if not all(np.isfinite(answer.get("nats", 0.0)).all() for answer in answers):
+        raise UserError(
+            tr("its likelihoods are no numbers"),
+            where=model.name,
+            remedy=tr("Its weights are damaged, or its training diverged: take another checkpoint"),
+        )
     known: Sequence[float | None] = [None] * len(numbers)
     if training is not None:
         known = training.shares([_texts_in(prepared.rows[number]) for number in numbers])
@@ -307,11 +318,7 @@ def _contamination(kind: Kind, items: Sequence[Item]) -> dict[str, Any]:
 
 def _worst(prepared: Prepared, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Gives the worst errors as people would read them."""
-    found = [
-        (bad, item)
-        for item in items[:_MOST_LOOKED_AT]
-        if (bad := prepared.kind.badness(item)) is not None
-    ]
+    found = [(bad, item) for item in items if (bad := prepared.kind.badness(item)) is not None]
     found.sort(key=lambda pair: -pair[0])
     shown = []
     for bad, item in found[:_SHOWN]:
@@ -332,8 +339,27 @@ def _worst(prepared: Prepared, items: Sequence[Item]) -> list[dict[str, Any]]:
     return shown
 
 
-def read_items(path: Path, step: int = 1, most: int | None = None) -> list[Item]:
-    """Gives the items kept so far; a last line that was cut off is dropped.
+def read_items(path: Path) -> list[tuple[Item, int]]:
+    """Gives the items a file holds, up to the first line that is none, and where each ends."""
+    if not path.is_file():
+        return []
+    items: list[tuple[Item, int]] = []
+    place = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            item = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            break
+        whole = line.endswith(b"\n") and isinstance(item, dict)
+        if not whole or item.get("item") != len(items):
+            break
+        place += len(line)
+        items.append((item, place))
+    return items
+
+
+def whole_items(path: Path, step: int, most: int) -> list[Item]:
+    """Gives the items to go on from, and cuts off whatever follows them in the file.
 
     Args:
         path: the file.
@@ -341,26 +367,13 @@ def read_items(path: Path, step: int = 1, most: int | None = None) -> list[Item]
             answer depend on what is asked beside it.
         most: items in all.
     """
-    if not path.is_file():
-        return []
-    items: list[Item] = []
-    whole = place = 0
-    data = path.read_bytes()
-    for line in data.splitlines(keepends=True):
-        try:
-            item = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            break
-        if not line.endswith(b"\n") or item.get("item") != len(items):
-            break
-        items.append(item)
-        place += len(line)
-        if len(items) % step == 0 or len(items) == most:
-            whole = place
-    del items[len(items) if len(items) == most else len(items) // step * step :]
-    if whole < len(data):
+    items = read_items(path)
+    if len(items) != most:
+        del items[len(items) // step * step :]
+    whole = items[-1][1] if items else 0
+    if path.is_file() and whole < path.stat().st_size:
         os.truncate(path, whole)
-    return items
+    return [item for item, _ in items]
 
 
 def _append(path: Path, items: Sequence[Item]) -> None:
@@ -372,7 +385,14 @@ def _append(path: Path, items: Sequence[Item]) -> None:
 
 def _count_read(path: Path, prepared: Prepared, key: str) -> int:
     """Notes that this evaluation reads the test items, and gives how many have."""
-    known = read_json(path) if path.is_file() else {}
+    try:
+        known = read_json(path) if path.is_file() else {}
+    except Damaged as error:
+        raise UserError(
+            tr("the count of readings cannot be read"),
+            where=path,
+            remedy=tr("Delete the file: the count then begins anew"),
+        ) from error
     keys = set(known.get(prepared.data[0], {}).get("keys", [])) | {key}
     known[prepared.data[0]] = {"file": Path(prepared.path).name, "keys": sorted(keys)}
     write_json(path, known)

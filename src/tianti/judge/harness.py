@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def adapter(network: Network) -> Any:
     """
     try:
         from lm_eval.api.model import TemplateLM
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     except ImportError as error:
         raise not_installed("lm-eval", "harness") from error
 
@@ -40,21 +42,41 @@ def adapter(network: Network) -> Any:
             return [(-nats, greedy) for nats, greedy in found]
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-            found = self._network.texts([request.args[0] for request in requests])
-            return [-one.nats for one in found]
+            # Its own windows, which do not overlap: figures compare with published ones.
+            pairs, owners = [], []
+            for number, request in enumerate(requests):
+                windows = get_rolling_token_windows(
+                    self.tok_encode(request.args[0]),
+                    prefix_token=self.eot_token_id,
+                    max_seq_len=self._network.context,
+                    context_len=1,
+                )
+                for window in map(make_disjoint_window, windows):
+                    pairs.append(window)
+                    owners.append(number)
+            found = [0.0] * len(requests)
+            scores = self._network.token_likelihoods(pairs)
+            for number, (nats, _) in zip(owners, scores, strict=True):
+                found[number] -= nats
+            return found
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-            texts = []
-            for request in requests:
-                prompt, settings = request.args
+            alike: dict[str, list[int]] = {}
+            for number, request in enumerate(requests):
+                alike.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
+            texts = [""] * len(requests)
+            for told, numbers in alike.items():
+                settings = json.loads(told)
                 stop = settings.get("until") or []
-                texts += self._network.generate(
-                    [prompt],
+                made = self._network.generate(
+                    [requests[number].args[0] for number in numbers],
                     max_tokens=int(settings.get("max_gen_toks", 256)),
                     stop=[stop] if isinstance(stop, str) else list(stop),
                     temperature=float(settings.get("temperature") or 0.0),
                     seed=0,
                 )
+                for number, one in zip(numbers, made, strict=True):
+                    texts[number] = one.text
             return texts
 
     return Adapter()

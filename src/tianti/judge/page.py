@@ -17,7 +17,8 @@ PAGE = "evaluate.html"
 
 def write_page(folder: Path) -> Path:
     """Writes the page of all evaluations in a folder; gives its path."""
-    results = {name: read_json(path) for name, path in sorted(results_in(folder).items())}
+    found = results_in(folder)
+    results = {name: read_json(paths[0]) for name, paths in sorted(found.items())}
 
     def drawn(language: str) -> dict[str, Any]:
         def t(text: str) -> str:
@@ -36,7 +37,8 @@ def write_page(folder: Path) -> Path:
                 found[f"confusion-{name}"] = pictures.confusion(details, t)
         return found
 
-    newest = next(iter(results.values()))
+    last = max((paths[0] for paths in found.values()), key=lambda path: path.stat().st_mtime_ns)
+    newest = results[last.parent.parent.name]
     path = folder / PAGE
     write_any_page(
         path,

@@ -79,11 +79,12 @@ def say_comparison(compared: dict[str, Any]) -> None:
                 interval = ""
                 if found["low"] is not None and found["low"] == found["low"]:
                     interval = f" [{found['low']:+.4f}, {found['high']:+.4f}]"
+                chance = "" if found["p"] is None else f"  p={found['p']:.4f}"
                 sure = "" if found["p"] is None or not found["p"] <= _CERTAIN else "  *"
                 show(
                     f"  {tr(key):<24} A {task['figures'][0][key]['value']:.4f}"
                     f"  {letter} {second[key]['value']:.4f}"
-                    f"  A−{letter} {found['value']:+.4f}{interval}  p={found['p']:.4f}{sure}"
+                    f"  A−{letter} {found['value']:+.4f}{interval}{chance}{sure}"
                 )
     show(tr("* would come by chance in less than 5 % of comparisons of equals"))
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tianti.errors import Damaged
-from tianti.files import check_files, describe_files, read_sealed, write_sealed
+from tianti.files import MANIFEST, check_files, describe_files, read_sealed, write_sealed
 from tianti.messages import tr
 
-MANIFEST = "manifest.json"
 # Stands in an unfinished folder and says what it is going to be.
 MARK = "fingerprint.json"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tianti import interruption
-from tianti.errors import UserError
+from tianti.errors import UserError, not_installed
 from tianti.files import read_json, write_json, write_text
 from tianti.messages import tr
 from tianti.progress import SILENT, Display, Task
@@ -130,8 +130,10 @@ class _Study:
         self.study = self._open(storage)
 
     def _open(self, storage: str | None) -> Any:
-        import optuna
-
+        try:
+            import optuna
+        except ImportError as error:
+            raise not_installed("optuna", "search", self.path) from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # Its own samplers are marked experimental one by one.
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -29,7 +29,9 @@ class Distinct:
         self._grams = [ngrams(words(text), n) for text in texts]
 
     def __call__(self, weights: np.ndarray) -> float:
-        """Gives the share; a text drawn twice adds to all n-grams and none to the distinct ones."""
+        """Gives the share; a text drawn twice would add to all n-grams and none to the distinct
+        ones, so its interval is a jackknife's.
+        """
         seen: set[tuple[str, ...]] = set()
         total = 0.0
         for weight, grams in zip(weights, self._grams, strict=True):

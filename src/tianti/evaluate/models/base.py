@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tianti.errors import UserError
+from tianti.messages import tr
+
 
 @dataclass(frozen=True)
 class Request:
-    """How likely is `continuation` after `context`?"""
+    """How likely is `continuation` after `context`?
+
+    Args:
+        context: what stands before.
+        continuation: what is asked for.
+        item: number of the item whose options this is one of; options with one context are asked
+            from the same place on.
+    """
 
     context: str
     continuation: str
+    item: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,39 @@ class Likelihood:
     truncated: int = 0
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a model went on with.
+
+    Args:
+        text: of its own.
+        truncated: tokens of the prompt that were left out, because the model takes no more.
+    """
+
+    text: str
+    truncated: int = 0
+
+
+def room_for_prompt(context: int, max_tokens: int) -> int:
+    """Gives how many tokens of a prompt fit beside the one that begins a text and new ones.
+
+    Raises:
+        UserError: none do.
+    """
+    room = context - 1 - max_tokens
+    if room < 1:
+        raise UserError(
+            tr(
+                "{tokens} new tokens leave no room for a prompt in a context of {context}",
+                tokens=max_tokens,
+                context=context,
+            ),
+            where="max_tokens",
+            remedy=tr("Set max_tokens below the model's context"),
+        )
+    return room
+
+
 class LanguageModel(Protocol):
     """Whoever answers."""
 
@@ -42,6 +86,8 @@ class LanguageModel(Protocol):
     """A hash of all that decides its answers: weights, tokenizer, settings."""
     step: int | None
     """Of its training, where it is one of several checkpoints."""
+    scores_first_token: bool
+    """Whether it tells how likely a text's first token is."""
 
     def likelihoods(self, requests: Sequence[Request]) -> list[Likelihood]:
         """Gives the likelihoods of continuations, in order."""
@@ -57,5 +103,9 @@ class LanguageModel(Protocol):
         stop: list[str],
         temperature: float,
         seed: int,
-    ) -> list[str]:
-        """Gives what the model goes on with, in order."""
+    ) -> list[Written]:
+        """Gives what the model goes on with, in order.
+
+        Tokens are drawn from the whole distribution at a temperature, or are the likeliest at 0,
+        whatever else a model's own settings say.
+        """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import time
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tianti.errors import UserError
-from tianti.evaluate.models.base import Likelihood, Request
+from tianti.evaluate.models.base import Likelihood, Request, Written
 from tianti.messages import tr
 
 AT_ONCE = 8
@@ -30,6 +31,7 @@ class Endpoint:
     """
 
     step: int | None = None
+    scores_first_token = False
 
     def __init__(self, url: str, model: str):
         self._url, self._model = url.rstrip("/"), model
@@ -57,15 +59,16 @@ class Endpoint:
         stop: list[str],
         temperature: float,
         seed: int,
-    ) -> list[str]:
+    ) -> list[Written]:
         """Gives what the model goes on with, in order."""
 
-        def ask(prompt: str) -> str:
+        def ask(prompt: str) -> Written:
             answer = self._post(
                 prompt=prompt,
                 max_tokens=max_tokens,
                 stop=stop[:4],
                 temperature=temperature,
+                top_p=1,
                 seed=seed,
             )
             text = answer.get("text")
@@ -73,7 +76,7 @@ class Endpoint:
                 raise self._strange(tr("there is no text in its answer"))
             for end in stop:
                 text = text.split(end, 1)[0]
-            return text
+            return Written(text)
 
         return self._each(ask, prompts)
 
@@ -96,8 +99,12 @@ class Endpoint:
         greedy = len(tops) == len(logs) and all(
             tops[n] and max(tops[n].values()) <= logs[n] + 1e-6 for n in asked
         )
-        size = len(request.continuation.encode("utf-8", "surrogatepass"))
-        return Likelihood(-sum(logs[n] for n in asked), max(len(asked), 1), size, greedy)
+        if not asked:
+            raise self._strange(tr("it gives no log-probability of the only token of a text"))
+        # What is not scored is not counted either.
+        scored = whole[max(begin, places[asked[0]]) :]
+        size = len(scored.encode("utf-8", "surrogatepass"))
+        return Likelihood(-sum(logs[n] for n in asked), len(asked), size, greedy)
 
     def _post(self, **values: Any) -> dict[str, Any]:
         body = json.dumps({"model": self._model, **values}).encode()
@@ -118,7 +125,9 @@ class Endpoint:
                 reason = f"{error.code} {' '.join(said.split())[:200]}"
                 if error.code not in _LATER:
                     break
-            except (OSError, TimeoutError) as error:
+            except http.client.InvalidURL as error:
+                raise UserError(tr("this is no URL ({reason})", reason=error)) from error
+            except (OSError, http.client.HTTPException) as error:
                 reason = error
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise self._strange(tr("its answer is none of completions")) from error

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from tianti.errors import UserError, not_installed
 from tianti.evaluate.bits_per_byte import BATCH_TOKENS, windows
-from tianti.evaluate.models.base import Likelihood, Request
+from tianti.evaluate.models.base import Likelihood, Request, Written, room_for_prompt
+from tianti.evaluate.models.encoding import encode_requests
 from tianti.evaluate.models.network import identity_of
 from tianti.messages import tr
 
@@ -33,6 +34,7 @@ class Foreign:
     """
 
     step: int | None = None
+    scores_first_token = True
 
     def __init__(self, folder: Path, device: torch.device):
         try:
@@ -88,32 +90,11 @@ class Foreign:
 
     def likelihoods(self, requests: Sequence[Request]) -> list[Likelihood]:
         """Gives the likelihoods of continuations, in order."""
-        pieces = []
-        for request in requests:
-            context = request.context.rstrip(" ")
-            text = request.context[len(context) :] + request.continuation
-            before, whole = self._ids(context), self._ids(context + text)
-            common = min(len(before), len(whole))
-            same = np.flatnonzero(before[:common] != whole[:common])
-            asked = 1 + (int(same[0]) if len(same) else common)
-            whole = np.concatenate(([self._begin], whole))
-            over = max(0, len(whole) - 1 - self._context)
-            if over >= asked or asked >= len(whole):
-                raise UserError(
-                    tr(
-                        "a continuation of {tokens} tokens cannot be scored",
-                        tokens=len(whole) - asked,
-                    ),
-                    where=request.continuation[:60],
-                    remedy=tr("Give one that is not empty and shorter than the model's context"),
-                )
-            pieces.append((whole[over:], asked - over - 1, over))
-        scores = self._scores([(whole[:-1], whole[1:], first) for whole, first, _ in pieces])
+        encoded = encode_requests(requests, self._ids, self._begin, self._context)
+        scores = self._scores([(e.asked.read, e.asked.tokens[1:], e.asked.first) for e in encoded])
         return [
-            Likelihood(nats, len(whole) - 1 - first, _size(request.continuation), greedy, over)
-            for (nats, greedy), (whole, first, over), request in zip(
-                scores, pieces, requests, strict=True
-            )
+            Likelihood(nats, len(one.asked.labels), one.size, greedy, one.truncated)
+            for (nats, greedy), one in zip(scores, encoded, strict=True)
         ]
 
     def texts(self, texts: Sequence[str]) -> list[Likelihood]:
@@ -165,25 +146,35 @@ class Foreign:
         stop: list[str],
         temperature: float,
         seed: int,
-    ) -> list[str]:
-        """Gives what the model goes on with; of a prompt that is too long its end is taken."""
+    ) -> list[Written]:
+        """Gives what the model goes on with; of a prompt that is too long its end is taken.
+
+        Raises:
+            UserError: new tokens alone fill the context.
+        """
+        room = room_for_prompt(self._context, max_tokens)
+        # The directory's own settings of generation would judge each model by another measure.
+        draw: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0}
+        if temperature:
+            draw |= {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        if stop:
+            draw |= {"stop_strings": stop, "tokenizer": self._tokenizer}
         texts = []
         for prompt in prompts:
             torch.manual_seed(seed)
-            room = max(1, self._context - 1 - max_tokens)
-            ids = torch.tensor([[self._begin, *self._ids(prompt)[-room:].tolist()]])
-            draw = {"do_sample": True, "temperature": temperature} if temperature else {}
+            known = self._ids(prompt)
+            ids = torch.tensor([[self._begin, *known[-room:].tolist()]])
             made = self._model.generate(
                 ids.to(self._device),
                 attention_mask=torch.ones_like(ids).to(self._device),
                 max_new_tokens=max_tokens,
                 pad_token_id=self._begin,
-                **(draw or {"do_sample": False}),
+                **draw,
             )
             text = self._tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
             for end in stop:
                 text = text.split(end, 1)[0]
-            texts.append(text)
+            texts.append(Written(text, max(0, len(known) - room)))
         return texts
 
 

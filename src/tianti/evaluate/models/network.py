@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tianti.errors import UserError
 from tianti.evaluate.bits_per_byte import BATCH_TOKENS, score_documents
-from tianti.evaluate.models.base import Likelihood, Request
+from tianti.evaluate.models.base import Likelihood, Request, Written, room_for_prompt
+from tianti.evaluate.models.encoding import encode_requests
 from tianti.evaluate.models.prefixes import Asked, Family, Row, batches, families
-from tianti.files import sha256_file
+from tianti.files import MANIFEST, sha256_file
 from tianti.generate.batch import generate_texts
 from tianti.generate.config import SamplingConfig
-from tianti.messages import tr
 from tianti.model.cache import KeyValueCache
 from tianti.model.transformer import Transformer
 from tianti.tokens.tokenizer import Tokenizer
@@ -27,36 +25,27 @@ from tianti.tokens.tokenizer import Tokenizer
 _SCORES = 2**24
 # A product in attention takes so many times as long as one with the weights.
 _ATTENTION_SLOWNESS = 4
-MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
+# Of a model directory: weights, whole or in parts, settings, and tokenizers of all forms.
+_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 
 def identity_of(folder: Path, *settings: object, weights: Path | None = None) -> str:
-    """Gives a hash of a model directory's weights, shape and tokenizer, and of settings.
+    """Gives a hash of a model directory's weights, settings and tokenizer, and of more settings.
 
     Args:
         folder: the directory.
         settings: whatever else decides its answers.
         weights: a file that stands for the weights, where they are not the directory's.
     """
-    files = [folder / name for name in MODEL_FILES]
-    files[0] = weights or files[0]
-    parts = [sha256_file(path) for path in files if path.is_file()]
+    files = sorted(path for pattern in _MODEL_FILES for path in folder.glob(pattern))
+    parts = [
+        f"{path.name} {sha256_file(path)}"
+        for path in files
+        if path.name != MANIFEST and (weights is None or path.suffix != ".safetensors")
+    ]
+    if weights is not None:
+        parts.append(sha256_file(weights))
     return hashlib.sha256(" ".join([*parts, *map(str, settings)]).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A request as tokens.
-
-    Args:
-        asked: context and continuation, and where the continuation begins.
-        size: bytes of the continuation.
-        truncated: tokens of the context that were left out.
-    """
-
-    asked: Asked
-    size: int
-    truncated: int
 
 
 class Network:
@@ -74,6 +63,8 @@ class Network:
     Attributes:
         training_text: the documents it was trained on, where it lies in their run.
     """
+
+    scores_first_token = True
 
     def __init__(
         self,
@@ -98,6 +89,11 @@ class Network:
         layer = sum(weight.numel() for weight in transformer.layers[0].parameters())
         self._worth = layer / (2 * transformer.config.attention_width) / _ATTENTION_SLOWNESS
 
+    @property
+    def context(self) -> int:
+        """Gives how many tokens it reads at most."""
+        return self._model.config.context
+
     @torch.no_grad()
     def likelihoods(self, requests: Sequence[Request]) -> list[Likelihood]:
         """Gives the likelihoods of continuations, in order.
@@ -105,7 +101,13 @@ class Network:
         Raises:
             UserError: a continuation alone is longer than the context.
         """
-        encoded = [self._encode(request) for request in requests]
+        encoded = encode_requests(
+            requests,
+            self._ids,
+            self.tokenizer.end_of_text,
+            self._model.config.context,
+            always_begin=self._begin,
+        )
         answers = self._answers([one.asked for one in encoded])
         return [
             Likelihood(nats, len(one.asked.labels), one.size, greedy, one.truncated)
@@ -129,6 +131,9 @@ class Network:
             texts.append(Asked(whole, max(0, len(whole) - 1 - len(asked))))
         return self._answers(texts)
 
+    def _ids(self, text: str) -> np.ndarray:
+        return self.tokenizer.encode_array(text).astype(np.int64)
+
     def _answers(self, texts: Sequence[Asked]) -> list[tuple[float, bool]]:
         nats, misses = np.zeros(len(texts)), np.zeros(len(texts))
         for family in families(texts, self._worth):
@@ -146,33 +151,6 @@ class Network:
         cache = KeyValueCache(self._model.config, capacity=most, device=device, dtype=dtype)
         self._model(torch.from_numpy(family.beginning[None]).to(device), cache=cache)
         return cache
-
-    def _encode(self, request: Request) -> _Encoded:
-        context, continuation = request.context, request.continuation
-        # A blank before a word belongs to the word's token, so to what is asked.
-        blanks = len(context) - len(context.rstrip())
-        if blanks:
-            continuation = context[-blanks:] + continuation
-            context = context[:-blanks]
-        whole = self.tokenizer.encode_array(context + continuation).astype(np.int64)
-        before = self.tokenizer.encode_array(context).astype(np.int64)
-        # Where a token crosses from one to the other, what is asked begins with it.
-        common = min(len(before), len(whole))
-        same = np.flatnonzero(whole[:common] != before[:common])
-        asked = int(same[0]) if len(same) else common
-        if not asked or self._begin:
-            whole = np.concatenate(([self.tokenizer.end_of_text], whole))
-            asked += 1
-        first = asked - 1
-        over = max(0, len(whole) - 1 - self._model.config.context)
-        if over > first or asked >= len(whole):
-            raise UserError(
-                tr("a continuation of {tokens} tokens cannot be scored", tokens=len(whole) - asked),
-                where=request.continuation[:60],
-                remedy=tr("Give one that is not empty and shorter than the model's context"),
-            )
-        size = len(request.continuation.encode("utf-8", "surrogatepass"))
-        return _Encoded(Asked(whole[over:], first - over), size, over)
 
     def _answer(
         self,
@@ -240,7 +218,7 @@ class Network:
 
     def texts(self, texts: Sequence[str]) -> list[Likelihood]:
         """Gives the likelihoods of whole texts, in windows that overlap by half of the context."""
-        encoded = [self.tokenizer.encode_array(text).astype(np.int64) for text in texts]
+        encoded = [self._ids(text) for text in texts]
         scores = score_documents(
             self._model,
             [(ids, len(text.encode())) for ids, text in zip(encoded, texts, strict=True)],
@@ -256,16 +234,21 @@ class Network:
         stop: list[str],
         temperature: float,
         seed: int,
-    ) -> list[str]:
-        """Gives what the model goes on with; of a prompt that is too long its end is taken."""
-        room = max(1, self._model.config.context - 1 - max_tokens)
-        sampling = SamplingConfig(
-            max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed
-        )
-        shortened = [self._shortened(prompt, room) for prompt in prompts]
-        made = generate_texts(self._model, self.tokenizer, shortened, sampling)
-        return [one.text for one in made]
+    ) -> list[Written]:
+        """Gives what the model goes on with; of a prompt that is too long its end is taken.
 
-    def _shortened(self, prompt: str, room: int) -> str:
-        ids = self.tokenizer.encode(prompt)
-        return prompt if len(ids) <= room else self.tokenizer.decode(ids[-room:])
+        Raises:
+            UserError: new tokens alone fill the context.
+        """
+        room = room_for_prompt(self._model.config.context, max_tokens)
+        sampling = SamplingConfig(
+            max_tokens=max_tokens, stop=stop, temperature=temperature, top_p=1.0, seed=seed
+        )
+        encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
+        made = generate_texts(
+            self._model, self.tokenizer, prompts, sampling, tokens=[ids[-room:] for ids in encoded]
+        )
+        return [
+            Written(one.text, max(0, len(ids) - room))
+            for one, ids in zip(made, encoded, strict=True)
+        ]

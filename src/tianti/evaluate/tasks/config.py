@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tianti.messages import tr
 
@@ -36,7 +36,11 @@ class _Task(_Strict):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Names its results' folder."
     )
-    language: str = Field("en", description="en or zh: decides how answers are judged.")
+    language: str = Field(
+        "en",
+        pattern="^[a-z]{2,3}$",
+        description="ISO 639 code, such as en or zh: decides how answers are judged.",
+    )
     description: str = Field("", description="What it measures.")
     data: str = Field(description="JSONL, CSV, TSV or Parquet; beside the task file or in --data.")
     where: dict[str, Any] = Field(default_factory=dict, description="Fields an item must have.")
@@ -56,6 +60,12 @@ class Perplexity(_Task):
     documents: str | None = Field(
         None, description="Regular expression of the line that begins a document, in plain text."
     )
+
+    @model_validator(mode="after")
+    def _no_examples(self) -> Perplexity:
+        if self.few_shot.k:
+            raise ValueError(tr("a text is measured as it is: there are no examples before it"))
+        return self
 
 
 class Choice(_Task):
@@ -104,6 +114,14 @@ class Classify(_Task):
     continuation: str = Field(" {{ label }}", description="Template of a class's words.")
     normalise: Normalise = Field("byte", description="Which likelihood decides.")
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _values_as_texts(cls, labels: Any) -> Any:
+        """Takes `0: bad` as YAML reads it, a number, for the text that a template gives."""
+        if isinstance(labels, dict):
+            return {str(k) if type(k) is int else k: name for k, name in labels.items()}
+        return labels
+
     @model_validator(mode="after")
     def _two_classes(self) -> Classify:
         if len(self.labels) < 2:
@@ -125,7 +143,9 @@ class Generate(_Task):
     )
     stem: bool = Field(False, description="ROUGE over stems of English words.")
     max_tokens: int = Field(64, gt=0, description="Most new tokens.")
-    stop: list[str] = Field(default_factory=lambda: ["\n"], description="Texts that end it.")
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=lambda: ["\n"], description="Texts that end it."
+    )
     temperature: float = Field(0.0, ge=0, description="0 takes the likeliest token.")
     seed: int = Field(0, ge=0, description="Of the draws.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from importlib import resources
 from pathlib import Path
@@ -38,11 +39,10 @@ def load_task(name: str, changes: dict[str, Any] | None = None) -> tuple[Task, P
     """
     path = library().get(name, Path(name))
     if name not in library() and path.suffix not in (".yaml", ".yml"):
-        raise UserError(
-            tr("there is no task of this name"),
-            where=name,
-            remedy=tr("`tianti tasks` lists them; a file of your own ends in .yaml"),
-        )
+        remedy = tr("`tianti tasks` lists them; a file of your own ends in .yaml")
+        if guess := difflib.get_close_matches(name, library(), n=1):
+            remedy = tr("Did you mean {name!r}? {remedy}", name=guess[0], remedy=remedy)
+        raise UserError(tr("there is no task of this name"), where=name, remedy=remedy)
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:

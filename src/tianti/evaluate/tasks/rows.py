@@ -59,7 +59,13 @@ def read_rows(path: str, documents: str | None = None) -> list[Row]:
 def _jsonl(piece: Piece) -> list[Row]:
     rows = []
     for number, _, line in read_lines(piece):
-        if line is None or not line.strip():
+        if line is None:
+            raise UserError(
+                tr("this line is too long"),
+                where=f"{piece.path}:{number}",
+                remedy=tr("Each line must be one JSON object"),
+            )
+        if not line.strip():
             continue
         try:
             row = orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
@@ -82,22 +88,29 @@ def _jsonl(piece: Piece) -> list[Row]:
 def _csv(piece: Piece) -> list[Row]:
     with open_piece(piece) as stream:
         text = stream.read().decode("utf-8-sig")
-    delimiter = "\t" if ".tsv" in piece.suffixes else ","
+    tabs = ".tsv" in piece.suffixes
+    # In files with tabs a quote is a character like others.
+    form: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    reader = csv.DictReader(io.StringIO(text, newline=""), **form)
+    limit = csv.field_size_limit(len(text) + 1)
+    rows = []
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(
+                    tr("this row has another number of fields than the first"),
+                    where=f"{piece.path}:{reader.line_num}",
+                    remedy=tr("Put fields that hold the separator in quotes"),
+                )
+            rows.append(row)
     except csv.Error as error:
         raise UserError(
             tr("this is no table ({reason})", reason=error),
-            where=piece.path,
+            where=f"{piece.path}:{reader.line_num}",
             remedy=tr("Write it with a row of names first"),
         ) from error
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise UserError(
-                tr("this row has another number of fields than the first"),
-                where=f"{piece.path}:{number}",
-                remedy=tr("Put fields that hold the separator in quotes"),
-            )
+    finally:
+        csv.field_size_limit(limit)
     return rows
 
 
@@ -164,6 +177,6 @@ def resolve(name: str, beside: Path, data: Path | None) -> str:
             return str(place)
     raise UserError(
         tr("no such file or folder"),
-        where=name,
+        where=" / ".join(map(str, places)),
         remedy=tr("Name the folder of data with --data or TIANTI_DATA"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tianti.errors import UserError
 from tianti.evaluate.metrics.text import words
@@ -22,17 +22,26 @@ class Examples:
     Args:
         settings: how many and which.
         pool: what they are chosen from.
-        tested: the items of the task: examples that say the same are left out.
+        tested: the items of the task: examples that ask the same are left out.
+        asked: gives what an item asks, without its answer.
         where: named in errors.
 
     Raises:
         UserError: too few are left.
     """
 
-    def __init__(self, settings: FewShot, pool: Sequence[Row], tested: Sequence[Row], where: str):
-        self.settings = settings
-        hashes = {content_hash(row) for row in tested}
-        self.rows = [row for row in pool if content_hash(row) not in hashes]
+    def __init__(
+        self,
+        settings: FewShot,
+        pool: Sequence[Row],
+        tested: Sequence[Row],
+        asked: Callable[[Row], str],
+        where: str,
+    ):
+        self.settings, self._asked = settings, asked
+        # By what is asked: numbers and names of splits beside it would hide the same item.
+        questions = {self._question(row) for row in tested} if pool else set()
+        self.rows = [row for row in pool if self._question(row) not in questions]
         self.leaked = len(pool) - len(self.rows)
         if len(self.rows) < settings.k:
             raise UserError(
@@ -44,27 +53,34 @@ class Examples:
                 where=where,
                 remedy=tr("Name another file in few_shot.data, or lower few_shot.k"),
             )
-        self._index = _Bm25([_said(row) for row in self.rows]) if self._similar else None
+        self._index = None
+        if self._similar:
+            self._index = _Bm25([words(self._question(row)) for row in self.rows])
 
     @property
     def _similar(self) -> bool:
         return self.settings.k > 0 and self.settings.choose == "similar"
 
-    def of(self, number: int, row: Row) -> list[Row]:
+    def _question(self, row: Row) -> str:
+        try:
+            return self._asked(row)
+        except UserError:
+            # Told where it is tested or stands as an example; until then it is only itself.
+            return content_hash(row)
+
+    def of(self, row: Row) -> list[Row]:
         """Gives the examples of an item, the likest last."""
         k = self.settings.k
         if not k:
             return []
         if self._index is not None:
-            return [self.rows[place] for place in reversed(self._index.best(_said(row), k))]
+            best = self._index.best(words(self._question(row)), k)
+            return [self.rows[place] for place in reversed(best)]
         if self.settings.choose == "first":
             return self.rows[:k]
-        chance = random.Random(f"{self.settings.seed} {number}")
+        # By the item, not its number: with a limit it gets the same examples.
+        chance = random.Random(f"{self.settings.seed} {content_hash(row)}")
         return chance.sample(self.rows, k)
-
-
-def _said(row: Row) -> tuple[str, ...]:
-    return words(" ".join(value for value in row.values() if isinstance(value, str)))
 
 
 class _Bm25:

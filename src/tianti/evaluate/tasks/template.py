@@ -10,6 +10,8 @@ from jinja2.sandbox import SandboxedEnvironment
 from tianti.errors import UserError
 from tianti.messages import tr
 
+# What an expression may do with a field that is not as it expects.
+_WRONG = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 _environment = SandboxedEnvironment(
     undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
 )
@@ -38,8 +40,8 @@ def render(template: Template, row: dict[str, Any], where: str, **more: Any) -> 
         UserError: the item has no such field, or something else is wrong with it.
     """
     try:
-        return template.render(**(row | more))
-    except (TemplateError, TypeError, ValueError) as error:
+        return template.render(row | more)
+    except _WRONG as error:
         raise UserError(
             tr("the template does not fit this item: {reason}", reason=error),
             where=where,

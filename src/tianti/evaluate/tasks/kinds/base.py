@@ -70,6 +70,11 @@ class Kind:
         question = self.question(row, where)
         return question.before(question.gold) + question.options[question.gold]
 
+    def asked(self, row: Row) -> str:
+        """Gives what an item asks, without which answer is right."""
+        question = self.question(row, "")
+        return "\n".join([question.context, *question.contexts, *question.options])
+
     def answer(self, model: LanguageModel, questions: Sequence[Question]) -> list[Item]:
         """Asks a model; gives a record for each question, plain values alone."""
         raise NotImplementedError

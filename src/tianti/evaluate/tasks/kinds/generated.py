@@ -11,7 +11,7 @@ from typing_extensions import override
 from tianti.errors import UserError
 from tianti.evaluate.metrics import answers, diversity, rouge, translation
 from tianti.evaluate.models.base import LanguageModel
-from tianti.evaluate.statistics import Ratio, Share
+from tianti.evaluate.statistics import Jackknifed, Ratio, Share
 from tianti.evaluate.tasks.config import Generate
 from tianti.evaluate.tasks.kinds.base import Figures, Item, Kind, Question
 from tianti.evaluate.tasks.rows import Row
@@ -38,10 +38,7 @@ class GenerateKind(Kind):
     @override
     def question(self, row: Row, where: str) -> Question:
         if self._references is None:
-            given = row.get(str(self.task.references))
-            references = [given] if isinstance(given, str) else list(given or [])
-            # SQuAD's form: answers with their places.
-            references = [one["text"] if isinstance(one, dict) else str(one) for one in references]
+            references = _listed(row.get(str(self.task.references)), where)
         else:
             references = [render(template, row, where) for template in self._references]
         if self.task.references and not any(text.strip() for text in references):
@@ -58,6 +55,10 @@ class GenerateKind(Kind):
         return question.context + " " * (self.task.language != "zh") + question.references[0]
 
     @override
+    def asked(self, row: Row) -> str:
+        return self.question(row, "").context
+
+    @override
     def answer(self, model: LanguageModel, questions: Sequence[Question]) -> list[Item]:
         made = model.generate(
             [question.prefix + question.context for question in questions],
@@ -67,8 +68,9 @@ class GenerateKind(Kind):
             seed=self.task.seed,
         )
         return [
-            self._item(text.strip(), question)
-            for text, question in zip(made, questions, strict=True)
+            self._item(one.text.strip(), question)
+            | ({"truncated": one.truncated} if one.truncated else {})
+            for one, question in zip(made, questions, strict=True)
         ]
 
     def _item(self, text: str, question: Question) -> Item:
@@ -100,7 +102,7 @@ class GenerateKind(Kind):
             elif metric == "f1":
                 found[metric] = Ratio(np.array([item[metric] for item in items]))
             elif metric == "distinct":
-                found |= {f"distinct_{n}": diversity.Distinct(texts, n) for n in (2, 1)}
+                found |= {f"distinct_{n}": Jackknifed(diversity.Distinct(texts, n)) for n in (2, 1)}
             elif metric == "repetition":
                 found[metric] = diversity.repetition(texts)
             else:
@@ -129,3 +131,21 @@ class GenerateKind(Kind):
             return None
         alone = translation.chrf([item["generated"]], [item["references"]])
         return -alone(np.ones(1))
+
+
+def _listed(given: Any, where: str) -> list[str]:
+    """Gives references from what a field holds: a text, a number, a list of such, or answers with
+    their places as SQuAD's files have them (`[{"text": …}]`) or as Hugging Face's tables do
+    (`{"text": […]}`).
+    """
+    if isinstance(given, dict) and "text" in given:
+        given = given["text"]
+    listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    found = [one.get("text") if isinstance(one, dict) else one for one in listed]
+    if any(one is None or isinstance(one, dict | list | tuple) for one in found):
+        raise UserError(
+            tr("these references are no texts: {given}", given=str(given)[:60]),
+            where=where,
+            remedy=tr("Write a text, a list of texts, or {form}", form='[{"text": "…"}]'),
+        )
+    return [str(one) for one in found]

@@ -31,6 +31,10 @@ class ClozeKind(Kind):
         return Question(row, where, context=render(self._context, row, where), options=[target])
 
     @override
+    def asked(self, row: Row) -> str:
+        return self.question(row, "").context
+
+    @override
     def answer(self, model: LanguageModel, questions: Sequence[Question]) -> list[Item]:
         found = model.likelihoods(
             [Request(one.prefix + one.context, one.options[0]) for one in questions]
@@ -80,12 +84,8 @@ class PerplexityKind(Kind):
         return Question(row, where, context=render(self._text, row, where))
 
     @override
-    def example(self, row: Row, where: str) -> str:
-        return self.question(row, where).context
-
-    @override
     def answer(self, model: LanguageModel, questions: Sequence[Question]) -> list[Item]:
-        found = model.texts([question.prefix + question.context for question in questions])
+        found = model.texts([question.context for question in questions])
         return [{"nats": one.nats, "tokens": one.tokens, "bytes": one.bytes} for one in found]
 
     @override

@@ -12,7 +12,7 @@ from tianti.errors import UserError
 from tianti.evaluate.metrics.calibration import Calibration
 from tianti.evaluate.metrics.classification import Predictions
 from tianti.evaluate.models.base import LanguageModel, Likelihood, Request
-from tianti.evaluate.statistics import Share, Statistic
+from tianti.evaluate.statistics import Jackknifed, Share, Statistic
 from tianti.evaluate.tasks.config import Choice, Classify, MinimalPair, Normalise
 from tianti.evaluate.tasks.kinds.base import Figures, Item, Kind, Question
 from tianti.evaluate.tasks.rows import Row
@@ -28,12 +28,18 @@ class _Likeliest(Kind):
     @override
     def answer(self, model: LanguageModel, questions: Sequence[Question]) -> list[Item]:
         asked = [
-            Request(question.prefix + question.before(number), option)
-            for question in questions
+            Request(question.prefix + question.before(number), option, item)
+            for item, question in enumerate(questions)
             for number, option in enumerate(question.options)
         ]
         alone = []
         if self.task.normalise == "unconditional":
+            if not model.scores_first_token:
+                raise UserError(
+                    tr("an endpoint does not tell how likely a text's first token is"),
+                    where=f"{self.task.name}: normalise: unconditional",
+                    remedy=tr("Choose sum, token or byte"),
+                )
             alone = [Request("", request.continuation) for request in asked]
         found = model.likelihoods([*asked, *alone])
         items, place = [], 0
@@ -60,16 +66,21 @@ class _Likeliest(Kind):
             item["alone"] = [one.nats for one in alone]
         if truncated := max(one.truncated for one in found):
             item["truncated"] = truncated
-        item["predicted"] = int(np.argmax(_scores(item, self.task.normalise)))
+        item["predicted"] = self._best(_scores(item, self.task.normalise))
         return item
+
+    def _best(self, scores: np.ndarray) -> int:
+        return int(np.argmax(scores))
+
+    def _right(self, items: Sequence[Item], normalise: Normalise) -> np.ndarray:
+        return np.array([self._best(_scores(i, normalise)) == i["gold"] for i in items])
 
     @override
     def figures(self, items: Sequence[Item]) -> Figures:
-        gold = np.array([item["gold"] for item in items])
-        found: Figures = {"accuracy": Share(_right(items, self.task.normalise, gold))}
+        found: Figures = {"accuracy": Share(self._right(items, self.task.normalise))}
         for other in ("sum", "token", "byte"):
             if other != self.task.normalise:
-                found[f"accuracy_by_{other}"] = Share(_right(items, other, gold))
+                found[f"accuracy_by_{other}"] = Share(self._right(items, other))
         return found | self._calibration_figures(items)
 
     @override
@@ -91,7 +102,9 @@ class _Likeliest(Kind):
         made = self._calibration(items)
         if made is None:
             return {}
-        return {"calibration_error": made.expected_calibration_error, "brier": made.brier}
+        # A draw with replacement has larger gaps in its bins than the items themselves.
+        error = Jackknifed(made.expected_calibration_error, least=0.0)
+        return {"calibration_error": error, "brier": made.brier}
 
     @override
     def details(self, items: Sequence[Item]) -> dict[str, Any]:
@@ -109,10 +122,6 @@ def _scores(item: Item, normalise: Normalise) -> np.ndarray:
     if normalise == "unconditional":
         return logs + np.array(item["alone"])
     return logs
-
-
-def _right(items: Sequence[Item], normalise: Normalise, gold: np.ndarray) -> np.ndarray:
-    return np.array([np.argmax(_scores(item, normalise)) for item in items]) == gold
 
 
 class ChoiceKind(_Likeliest):
@@ -143,7 +152,7 @@ class ChoiceKind(_Likeliest):
         else:
             choices = [render(template, row, where) for template in self._choices]
         text = render(self._answer, row, where).strip()
-        if not text.isdigit() or int(text) >= len(choices):
+        if not text.isdecimal() or int(text) >= len(choices):
             raise UserError(
                 tr(
                     "the answer {answer!r} is none of {count} choices",
@@ -175,6 +184,11 @@ class MinimalPairKind(_Likeliest):
     def question(self, row: Row, where: str) -> Question:
         options = [render(self._good, row, where), render(self._bad, row, where)]
         return Question(row, where, options=options)
+
+    @override
+    def _best(self, scores: np.ndarray) -> int:
+        # Whoever finds both alike has not told them apart.
+        return 0 if scores[0] > scores[1] else 1
 
     @override
     def _calibration_figures(self, items: Sequence[Item]) -> Figures:
