@@ -16,10 +16,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-## A model trained, tested and in conversation, from text this machine already has.
+## A model trained, tested and writing, from text this machine already has.
 quickstart: $(VENV)/.installed
 	@$(BIN)/tianti run recipes/quickstart.yaml
+	@echo 'What the model goes on with after "Return the":'
 	@$(BIN)/tianti generate runs/quickstart --prompt "Return the" --max-tokens 60
+	@echo 'For the command tianti in this shell: . $(VENV)/bin/activate'
 
 ## All tests.
 test: $(VENV)/.installed-dev

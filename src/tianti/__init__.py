@@ -1,4 +1,4 @@
-"""tianti (天梯): from a folder of text to a language model that is evaluated and in conversation.
+"""tianti (天梯): from a folder of text to a language model that is evaluated and writes.
 
 >>> from tianti import Recipe, load_model, run
 >>> finished = run(Recipe.load("recipes/quickstart.yaml"))       # doctest: +SKIP

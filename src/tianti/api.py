@@ -107,9 +107,15 @@ def load_model(folder: str | Path, device: str = "auto") -> Model:
     """
     from tianti.device import choose_device
     from tianti.exchange.huggingface import load_transformer
+    from tianti.runs.manifest import is_outdated
     from tianti.tokens.tokenizer import Tokenizer
 
     path = model_folder(folder)
+    if path.name == "model" and is_outdated(path.parent):
+        Display().say(
+            tr("{path} was made before its run was trained anew: run the recipe again", path=path),
+            "yellow",
+        )
     transformer = load_transformer(path, choose_device(device))
     return Model(path, transformer.eval(), Tokenizer.load(path))
 

@@ -179,7 +179,7 @@ def compare_command(
     if as_json:
         print_json(compared)
     else:
-        say_comparison(compared)
+        say_comparison(compared, page)
 
 
 def tasks_command(as_json: AsJson = False) -> None:

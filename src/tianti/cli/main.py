@@ -15,7 +15,7 @@ from tianti.messages import tr
 
 app = typer.Typer(
     help=tr(
-        "From a folder of text to a language model that is evaluated and in conversation."
+        "From a folder of text to a language model that is evaluated and writes."
         " Start with: tianti run recipes/quickstart.yaml"
     ),
     no_args_is_help=True,

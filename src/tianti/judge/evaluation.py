@@ -285,6 +285,7 @@ def judge(kind: Kind, items: Sequence[Item]) -> dict[str, Any]:
         "headline": kind.headline,
         "higher_is_better": kind.higher_is_better,
         "figures": figures,
+        "chances": kind.chances(items),
         "groups": groups,
         "details": kind.details(items),
     }

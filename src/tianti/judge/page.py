@@ -28,7 +28,9 @@ def write_page(folder: Path) -> Path:
         for name, result in results.items():
             details = result["details"]
             rows = [(t(key), metric, BLUE) for key, metric in result["figures"].items()]
-            found[f"figures-{name}"] = pictures.interval_bars(_alike(rows, result), "")
+            found[f"figures-{name}"] = pictures.interval_bars(
+                _alike(rows, result), "", result["chances"].get("accuracy")
+            )
             if result["groups"]:
                 found[f"groups-{name}"] = pictures.groups(result, t)
             if details.get("reliability"):

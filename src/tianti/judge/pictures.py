@@ -10,8 +10,12 @@ from tianti.runs.figures import BLUE, GREY, ORANGE
 Translate = Callable[[str], str]
 
 
-def interval_bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> dict[str, Any]:
-    """Draws figures with their intervals, the first on top."""
+def interval_bars(
+    rows: list[tuple[str, dict[str, Any], str]], title: str, chance: float | None = None
+) -> dict[str, Any]:
+    """Draws figures with their intervals, the first on top, and a line where guessing stands."""
+    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": chance, "x1": chance}
+    line |= {"line": {"dash": "dot", "width": 1.5, "color": GREY}}
     rows = rows[::-1]
     metrics = [metric for _, metric, _ in rows]
 
@@ -34,6 +38,7 @@ def interval_bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> di
                         m["value"] - low for low, m in zip(ends("low"), metrics, strict=True)
                     ],
                     "thickness": 1.5,
+                    "color": GREY,
                 },
                 "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
             }
@@ -42,6 +47,7 @@ def interval_bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> di
             "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
             "yaxis": {"automargin": True, "type": "category"},
             "height": 110 + 24 * len(rows),
+            "shapes": [] if chance is None else [line],
         },
     }
 
@@ -49,7 +55,9 @@ def interval_bars(rows: list[tuple[str, dict[str, Any], str]], title: str) -> di
 def groups(result: dict[str, Any], t: Translate) -> dict[str, Any]:
     """Draws the headline by group, the lowest first."""
     found = sorted(result["groups"].items(), key=lambda row: row[1]["value"])
-    return interval_bars([(name, metric, BLUE) for name, metric in found], t(result["headline"]))
+    rows = [(f"{name} (n={metric['n']})", metric, BLUE) for name, metric in found]
+    chance = result["chances"].get(result["headline"])
+    return interval_bars(rows, t(result["headline"]), chance)
 
 
 def over_steps(

@@ -10,6 +10,7 @@ from tianti.messages import tr
 from tianti.runs.terminal import say_metric, show
 
 _CERTAIN = 0.05
+_FEW_STEPS = 4
 
 
 def say_evaluation(results: dict[str, dict[str, Any]], page: Path) -> None:
@@ -19,6 +20,8 @@ def say_evaluation(results: dict[str, dict[str, Any]], page: Path) -> None:
         ordered = [result["headline"], *(k for k in result["figures"] if k != result["headline"])]
         for key in ordered:
             say_metric(tr(key), result["figures"][key])
+            if key in result["chances"]:
+                show(f"  {tr('by guessing'):<24} {result['chances'][key]:.4f}")
         for other, value in result["published"].items():
             show(f"  {other:<24} {value:.4f}  ({tr('published')})")
         known = result["contamination"]
@@ -63,9 +66,17 @@ def say_steps(found: dict[int, dict[str, dict[str, Any]]], page: Path) -> None:
             say_metric(f"{tr('step')} {step:,}", headline)
     if len(found) > 1:
         show(tr("Report: {path}", path=page))
+    if len(found) < _FEW_STEPS:
+        show(
+            tr(
+                "{count} checkpoints are kept; train.keep_checkpoints, set before training, keeps"
+                " more",
+                count=len(found),
+            )
+        )
 
 
-def say_comparison(compared: dict[str, Any]) -> None:
+def say_comparison(compared: dict[str, Any], page: Path | None = None) -> None:
     """Shows each figure of all models, the differences to the first and their p."""
     names = letters(len(compared["models"]))
     told = zip(names, compared["models"], strict=True)
@@ -87,6 +98,8 @@ def say_comparison(compared: dict[str, Any]) -> None:
                     f"  A−{letter} {found['value']:+.4f}{interval}{chance}{sure}"
                 )
     show(tr("* would come by chance in less than 5 % of comparisons of equals"))
+    if page is not None:
+        show(tr("Report: {path}", path=page))
 
 
 def say_tasks(tasks: dict[str, Any]) -> None:

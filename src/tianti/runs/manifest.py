@@ -70,6 +70,16 @@ class Manifest:
         check_files(folder, self.files, hashes=hashes)
 
 
+def is_outdated(run: Path) -> bool:
+    """Tells whether the run's model was made from another training than the one that lies there."""
+    model, train = Manifest.read(run / "model"), Manifest.read(run / "train")
+    return (
+        model is not None
+        and train is not None
+        and model.inputs.get("train") not in (None, train.fingerprint)
+    )
+
+
 def library_versions() -> dict[str, str]:
     """Gives the versions of what computes, without importing it."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}

@@ -41,7 +41,8 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
         steps=_steps(results),
         balance=results.get("tokens", {}).get("balance"),
         view=view,
-        samples=_read_samples(run / "generate" / "samples.jsonl"),
+        # Without the stage in the results, what lies there is of an earlier model.
+        samples=_read_samples(run / "generate" / "samples.jsonl") if "generate" in results else [],
     )
 
 

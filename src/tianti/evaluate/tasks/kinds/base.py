@@ -83,6 +83,10 @@ class Kind:
         """Gives the statistics over the records, the headline first."""
         raise NotImplementedError
 
+    def chances(self, items: Sequence[Item]) -> dict[str, float]:
+        """Gives what guessing would give, for the figures for which that is known."""
+        return {}
+
     def details(self, items: Sequence[Item]) -> dict[str, Any]:
         """Gives what pictures need beyond figures."""
         return {}

@@ -84,6 +84,10 @@ class _Likeliest(Kind):
         return found | self._calibration_figures(items)
 
     @override
+    def chances(self, items: Sequence[Item]) -> dict[str, float]:
+        return {"accuracy": float(np.mean([1 / len(item["nats"]) for item in items]))}
+
+    @override
     def badness(self, item: Item) -> float | None:
         scores = _scores(item, self.task.normalise)
         gap = float(scores.max() - scores[item["gold"]])
