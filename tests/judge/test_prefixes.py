@@ -130,3 +130,14 @@ def test_kept_beginnings_lose_no_token(texts, worth):
                 assert number not in found
                 found[number] = row
     assert len(found) == len(texts)
+
+
+def test_what_follows_a_kept_beginning_does_not_lean_on_it():
+    end = list(range(10, 40))
+    family = [[1] * (LEAST_SHARED + 1) + [n, *end] for n in range(100, 120)]
+    texts = [Asked(np.array(ids), len(ids) - 3) for ids in ([0, 5, 5], *family, [1, 2, 2])]
+    plain, cached = families(texts, 1_000.0)
+    assert len(cached.beginning) == LEAST_SHARED + 1
+    for row in plain.rows:
+        for number, path in row.paths:
+            assert row.ids()[path].tolist() == texts[number].read.tolist()

@@ -135,6 +135,9 @@ def test_examples_stand_before_items_and_are_never_tested(network, tasks, tmp_pa
     changes = {"few_shot.k": 2}
     found = judged(network, tasks, tmp_path / "out", ("choice",), changes=changes)["choice"]
     assert found["few_shot"]["left_out"] == 5
+    # Also of items that only a limit leaves out: they are tested without it.
+    fewer = prepare(*load_task(str(tasks / "choice.yaml"), changes | {"limit": 2}), None)
+    assert fewer.examples.leaked == 5
     with pytest.raises(UserError, match="one of the items that are tested"):
         prepare(
             *load_task(str(tasks / "choice.yaml"), changes | {"few_shot.choose": "first"}), None
