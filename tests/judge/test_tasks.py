@@ -371,6 +371,8 @@ def test_the_command_judges_and_says_where_the_page_is(model_folder, tasks, tmp_
     assert json.loads(out)["evaluate"]["pairs"]["n"] == 24
     code, _, err = call("eval", model_folder)
     assert (code, "either tasks or a text" in err) == (2, True)
+    code, _, err = call("eval", model_folder, "--text", task, "--limit", "3")
+    assert (code, "--limit: it says nothing beside --text" in err) == (2, True)
 
 
 def test_results_lie_beside_a_run_s_model(model_folder):

@@ -67,6 +67,13 @@ def eval_command(
             where="--steps",
             remedy=tr("Name one with --task; `tianti tasks` lists them"),
         )
+    others = {"--out": out, "--data": data, "--served": served}
+    if tasks:
+        _refuse({"--include": include, "--stride": stride}, "--task")
+    elif harness:
+        _refuse(others | {"--stride": stride}, "--harness")
+    else:
+        _refuse(others | {"--shots": shots, "--limit": limit, "--include": include}, "--text")
     if tasks:
         given = {"few_shot.k": shots, "limit": limit}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -78,6 +85,21 @@ def eval_command(
         _run_harness(model, harness, include, shots, limit, device)
     elif text is not None:
         _measure(model, text, field, stride, device, as_json)
+
+
+def _refuse(options: dict[str, object], beside: str) -> None:
+    """Refuses options that say nothing beside another one.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(
+                tr("it says nothing beside {option}", option=beside),
+                where=name,
+                remedy=tr("Leave it out"),
+            )
 
 
 def _judge(
