@@ -13,7 +13,7 @@ import pytest
 import tianti
 from tianti.corpus.overview import STATISTICS
 from tianti.corpus.rules import RULES
-from tianti.messages import LANGUAGES, catalogue, current_language, tr
+from tianti.messages import LANGUAGES, catalogue, current_language, in_all_languages, tr
 
 PACKAGE = Path(tianti.__file__).parent
 # Built from parts where they are shown: chart labels of splits, reasons and stages.
@@ -101,3 +101,12 @@ def test_messages_fill_in_their_places(monkeypatch):
     monkeypatch.setenv("TIANTI_LANG", "zh-CN")
     assert tr("there is no stage {name!r}", name="x") == "没有阶段 'x'"
     assert tr("text without a translation") == "text without a translation"
+
+
+def test_a_message_is_told_in_every_language(monkeypatch):
+    monkeypatch.setenv("TIANTI_LANG", "zh-CN")
+    message = tr("Did you mean {name!r}? {remedy}", name="x", remedy=tr("Use device=cpu"))
+    told = in_all_languages(message)
+    assert told["zh-CN"] == message
+    assert told["en"] == "Did you mean 'x'? Use device=cpu"
+    assert in_all_languages("3") == {"en": "3", "zh-CN": "3"}

@@ -31,9 +31,39 @@ def catalogue(language: str) -> dict[str, str]:
     return json.loads(text)
 
 
-def tr(text: str, /, **values: object) -> str:
+class Message(str):
+    """A message in the current language that can be told in another one.
+
+    Attributes:
+        text: in English, `{names}` open.
+        values: what fills them.
+    """
+
+    text: str
+    values: dict[str, object]
+
+    def told_in(self, language: str) -> str:
+        """Gives the message in a named language, messages among its values too."""
+        values = {
+            name: value.told_in(language) if isinstance(value, Message) else value
+            for name, value in self.values.items()
+        }
+        return tr_in(language, self.text, **values)
+
+
+def tr(text: str, /, **values: object) -> Message:
     """Gives `text` in the current language with `{names}` filled in from `values`."""
-    return tr_in(current_language(), text, **values)
+    message = Message(tr_in(current_language(), text, **values))
+    message.text, message.values = text, values
+    return message
+
+
+def in_all_languages(text: str) -> dict[str, str]:
+    """Gives a message in every language; a text that is none stays as it is."""
+    return {
+        language: text.told_in(language) if isinstance(text, Message) else text
+        for language in LANGUAGES
+    }
 
 
 def tr_in(language: str, text: str, /, **values: object) -> str:

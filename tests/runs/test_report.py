@@ -128,3 +128,8 @@ def test_steps_that_were_skipped_or_gone_back_from_are_marked():
         ("gone back", 30),
     ]
     assert len(drawn["shapes"]) == 2
+
+
+def test_reasons_are_told_in_both_languages(html):
+    for language, reason in (("en", "grows with the model"), ("zh-CN", "随模型增大")):
+        assert f'<span lang="{language}">{reason}' in html

@@ -346,7 +346,7 @@ def _refuse_empty(
         tr("the corpus is empty: none of {count} documents was kept", count=read),
         where="corpus.sources",
         remedy=tr(
-            "Dropped: {reasons}. Check the sources and corpus.min_chars",
+            "Dropped: {reasons}. Check the sources, corpus.min_chars and these rules",
             reasons=", ".join(f"{tr(name)} {count:,}" for name, count in dropped.items()) or 0,
         ),
     )

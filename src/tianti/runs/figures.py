@@ -164,7 +164,8 @@ def funnel(corpus: dict[str, Any], t: Translate) -> dict[str, Any]:
     rows = [(t("read"), left, GREY)]
     for reason, dropped in counts["dropped"].items():
         left -= dropped["documents"]
-        rows.append((f"− {t(reason)}", left, GREY))
+        # A bar is what is left; one document of many would not be seen in it.
+        rows.append((f"− {dropped['documents']:,} {t(reason)}", left, GREY))
     rows.append((t("kept"), counts["kept"]["documents"], BLUE))
     return {
         "data": [

@@ -150,7 +150,7 @@ def _estimate(recipe: Recipe) -> Facts:
 def _warnings(cost: Cost, folder: Path) -> list[str]:
     import psutil
 
-    warnings = []
+    warnings: list[str] = []
     memory = psutil.virtual_memory().available
     if cost.memory + BASE_MEMORY > memory:
         warnings.append(

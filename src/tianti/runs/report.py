@@ -10,7 +10,7 @@ from typing import Any
 
 from tianti.corpus.overview import OVERVIEW
 from tianti.files import read_json, write_text
-from tianti.messages import tr_in
+from tianti.messages import LANGUAGES, tr_in
 from tianti.runs import figures
 from tianti.runs.corpus_figures import corpus_figures
 from tianti.train.log import read_log
@@ -90,6 +90,7 @@ def write_page(
     )
     environment.filters.update(count=format_count, size=format_bytes, duration=format_duration)
     environment.globals["t"] = _both_languages
+    environment.globals["told"] = _in_languages
     folder = resources.files("tianti.runs").joinpath("templates")
     html = environment.get_template(name).render(
         **values,
@@ -127,11 +128,16 @@ def _figures(
 
 def _both_languages(text: str) -> Any:
     """Gives markup that holds a text in every language; the page shows one of them."""
+    return _in_languages({language: tr_in(language, text) for language in LANGUAGES})
+
+
+def _in_languages(texts: dict[str, str]) -> Any:
+    """Gives markup that holds what is said in each language; the page shows one of them."""
     from markupsafe import Markup
 
     spans = (
-        Markup('<span lang="{}">{}</span>').format(language, tr_in(language, text))
-        for language in ("en", "zh-CN")
+        Markup('<span lang="{}">{}</span>').format(language, text)
+        for language, text in texts.items()
     )
     return Markup("").join(spans)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tianti.files import write_json
+from tianti.messages import in_all_languages
 from tianti.recipe import Recipe
 from tianti.runs.manifest import Manifest
 from tianti.scale.derive import Derivation
@@ -41,7 +42,13 @@ def collect_results(
         for name, manifest in manifests.items()
     }
     results["settings"] = [
-        {"setting": setting, "value": value, "reason": reason}
+        {
+            "setting": setting,
+            "value": value,
+            "reason": reason,
+            # The page is read in either language, whichever the run was started in.
+            "in_languages": {"value": in_all_languages(value), "reason": in_all_languages(reason)},
+        }
         for setting, value, reason in (derivation.reasons if derivation else [])
     ]
     return without_nan(results)

@@ -83,7 +83,7 @@ def say_plan(plan: Plan, recipe: Path) -> None:
 def say_funnel(corpus: dict[str, Any]) -> None:
     """Shows how many documents were read, dropped for each reason, and kept."""
     funnel = corpus["funnel"]
-    rows = [(tr("read"), funnel["read"])]
+    rows: list[tuple[str, Any]] = [(tr("read"), funnel["read"])]
     rows += [("− " + tr(reason), dropped) for reason, dropped in funnel["dropped"].items()]
     rows.append((tr("kept"), funnel["kept"]))
     for label, counts in rows:
