@@ -131,5 +131,5 @@ def test_steps_that_were_skipped_or_gone_back_from_are_marked():
 
 
 def test_reasons_are_told_in_both_languages(html):
-    for language, reason in (("en", "grows with the model"), ("zh-CN", "随模型增大")):
+    for language, reason in (("en", "set in the recipe"), ("zh-CN", "由配方设定")):
         assert f'<span lang="{language}">{reason}' in html
