@@ -17,5 +17,11 @@ def test_a_device_that_is_not_there_is_one_line():
         choose_device("cuda:1")
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta", "mps", ""])
+def test_a_device_that_is_none_is_named(name):
+    with pytest.raises(UserError, match=f"there is no device '{name}'.*Use auto"):
+        choose_device(name)
+
+
 def test_the_cpu_computes_in_float32():
     assert isinstance(autocast(torch.device("cpu")), contextlib.nullcontext)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from contextlib import AbstractContextManager
 
@@ -21,16 +22,13 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UserError(
             tr("there is no device {name!r}", name=name),
             where="device",
             remedy=tr("Use auto, cpu, cuda or cuda:N"),
         )
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             tr("there is no CUDA device here"), where=f"device={name}", remedy=tr("Use device=cpu")

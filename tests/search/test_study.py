@@ -185,3 +185,10 @@ def test_the_command_trains_in_processes_and_the_test_split_stays_unread(place, 
     code, _, said = call("run", results["best"]["recipe"], "--out", folder, "--until", "model")
     assert code == 0
     assert "train: up to date" in said
+
+
+def test_without_optuna_nothing_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"optuna is not installed.*tianti\[search\]"):
+        search(tmp_path / "recipe.yaml", SETTINGS, trials=1, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import time
 import warnings
@@ -64,9 +65,12 @@ def search(
         display: shows progress.
 
     Raises:
-        UserError: wrong settings, a study over other settings, or trials that fail in a row.
+        UserError: optuna is not installed, wrong settings, a study over other settings, or trials
+            that fail in a row.
         Interrupted: a signal asked to stop; finished trials stay, the one at work goes on later.
     """
+    if importlib.util.find_spec("optuna") is None:
+        raise not_installed("optuna", "search")
     space, fixed = parse_space(settings)
     base = Recipe.load(recipe, fixed)
     for setting, values in space.items():
@@ -130,10 +134,8 @@ class _Study:
         self.study = self._open(storage)
 
     def _open(self, storage: str | None) -> Any:
-        try:
-            import optuna
-        except ImportError as error:
-            raise not_installed("optuna", "search", self.path) from error
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # Its own samplers are marked experimental one by one.
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
