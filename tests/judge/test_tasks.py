@@ -269,6 +269,10 @@ def test_two_models_are_compared_on_the_same_items(network, other_folder, tasks,
         compare([one, other], ["none"])
     with pytest.raises(UserError, match="no evaluations here"):
         compare([tmp_path / "nowhere", other])
+    result = next((tmp_path / "d").rglob(RESULT))
+    result.write_text(result.read_text("utf-8").replace('"version": 3', '"version": 2'), "utf-8")
+    with pytest.raises(UserError, match="no evaluations here"):
+        compare([tmp_path / "d", other])
     with pytest.raises(UserError, match="one model alone"):
         compare([one])
 

@@ -15,7 +15,7 @@ from tianti.evaluate.tasks.kinds.base import Item, Kind
 from tianti.evaluate.tasks.load import parse_task
 from tianti.files import read_json
 from tianti.judge import EVALUATIONS
-from tianti.judge.evaluation import ITEMS, RESULT, read_items
+from tianti.judge.evaluation import ITEMS, RESULT, VERSION, read_items
 from tianti.messages import tr
 
 
@@ -35,7 +35,9 @@ def results_in(place: Path) -> dict[str, list[Path]]:
         found = sorted(folder.glob(f"*/*/{RESULT}"), key=lambda path: -path.stat().st_mtime_ns)
         results: dict[str, list[Path]] = {}
         for path in found:
-            results.setdefault(path.parent.parent.name, []).append(path)
+            # Of another version the same settings gave other answers.
+            if read_json(path).get("version") == VERSION:
+                results.setdefault(path.parent.parent.name, []).append(path)
         if results:
             return results
     raise UserError(

@@ -218,6 +218,7 @@ def _result(
         "description": task.description,
         "model": {"name": model.name, "identity": model.identity, "step": model.step},
         "key": key,
+        "version": VERSION,
         "n": len(items),
         **judge(prepared.kind, items),
         "contamination": _contamination(prepared.kind, items) if known else None,
