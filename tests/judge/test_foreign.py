@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -108,6 +109,17 @@ def test_it_goes_on_with_the_likeliest(foreign, plain, tokenizer):
         for seed in (1, 1, 2)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_its_own_settings_of_generation_do_not_count(folder, foreign, tmp_path):
+    shutil.copytree(folder, tmp_path / "m")
+    own = {"do_sample": True, "top_k": 1, "repetition_penalty": 5.0, "temperature": 0.01}
+    (tmp_path / "m" / "generation_config.json").write_text(json.dumps(own))
+    other = Foreign(tmp_path / "m", torch.device("cpu"))
+    assert other.identity != foreign.identity
+    for temperature in (0.0, 1.0):
+        settings = {"max_tokens": 12, "stop": [], "temperature": temperature, "seed": 3}
+        assert other.generate(["a"], **settings) == foreign.generate(["a"], **settings)
 
 
 @pytest.mark.parametrize("continuation", ["", "a long one " * 200])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.judge.conftest import network_of, write_rows
-from tianti.api import answering, evaluate, evaluate_steps
+from tianti.api import answering, evaluate, evaluate_steps, load_model
 from tianti.errors import UserError
 from tianti.evaluate.contamination import FILTER, TrainingText
 from tianti.evaluate.models.base import Request
@@ -21,6 +22,7 @@ from tianti.judge import evaluation
 from tianti.judge.compare import compare
 from tianti.judge.evaluation import ITEMS, RESULT, prepare
 from tianti.progress import SILENT
+from tianti.runs.manifest import Manifest
 from tianti.train.checkpoint import load_checkpoint, save_checkpoint
 
 KINDS = ("pairs", "choice", "classes", "cloze", "texts", "free")
@@ -384,6 +386,26 @@ def test_results_lie_beside_a_run_s_model(model_folder):
     assert place == model_folder.parent / "evaluations"
     with pytest.raises(UserError, match="needs the name"):
         answering("http://127.0.0.1:1/v1")
+
+
+def test_results_of_a_model_that_is_no_run_s_are_found_from_it(
+    model_folder, tasks, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model_folder, tmp_path / "plain")
+    evaluate("plain", [str(tasks / "pairs.yaml")], display=SILENT)
+    assert compare([Path("plain"), Path("plain")])["tasks"]["pairs"]["n"] == 24
+
+
+def test_a_model_older_than_its_run_s_training_is_named(finished_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    load_model(run)
+    assert "run the recipe again" not in capsys.readouterr().err
+    manifest = Manifest.read(run / "train")
+    replace(manifest, fingerprint="another").write(run / "train")
+    load_model(run)
+    assert "run the recipe again" in capsys.readouterr().err
 
 
 def test_a_training_is_judged_at_every_checkpoint_it_keeps(finished_run, tasks, tmp_path, call):

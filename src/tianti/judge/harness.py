@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ def adapter(network: Network) -> Any:
     """
     try:
         from lm_eval.api.model import TemplateLM
-        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     except ImportError as error:
         raise not_installed("lm-eval", "harness") from error
 
@@ -42,44 +42,56 @@ def adapter(network: Network) -> Any:
             return [(-nats, greedy) for nats, greedy in found]
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-            # Its own windows, which do not overlap: figures compare with published ones.
-            pairs, owners = [], []
-            for number, request in enumerate(requests):
-                windows = get_rolling_token_windows(
-                    self.tok_encode(request.args[0]),
-                    prefix_token=self.eot_token_id,
-                    max_seq_len=self._network.context,
-                    context_len=1,
-                )
-                for window in map(make_disjoint_window, windows):
-                    pairs.append(window)
-                    owners.append(number)
-            found = [0.0] * len(requests)
-            scores = self._network.token_likelihoods(pairs)
-            for number, (nats, _) in zip(owners, scores, strict=True):
-                found[number] -= nats
-            return found
+            return _rolling(network, [request.args[0] for request in requests])
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-            alike: dict[str, list[int]] = {}
-            for number, request in enumerate(requests):
-                alike.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
-            texts = [""] * len(requests)
-            for told, numbers in alike.items():
-                settings = json.loads(told)
-                stop = settings.get("until") or []
-                made = self._network.generate(
-                    [requests[number].args[0] for number in numbers],
-                    max_tokens=int(settings.get("max_gen_toks", 256)),
-                    stop=[stop] if isinstance(stop, str) else list(stop),
-                    temperature=float(settings.get("temperature") or 0.0),
-                    seed=0,
-                )
-                for number, one in zip(numbers, made, strict=True):
-                    texts[number] = one.text
-            return texts
+            return _generated(network, [request.args for request in requests])
 
     return Adapter()
+
+
+def _rolling(network: Network, texts: Sequence[str]) -> list[float]:
+    """Gives the log-likelihoods of whole texts in lm-eval's own windows, which do not overlap, so
+    that figures compare with published ones.
+    """
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    pairs, owners = [], []
+    for number, text in enumerate(texts):
+        windows = get_rolling_token_windows(
+            network.tokenizer.encode(text),
+            prefix_token=network.tokenizer.end_of_text,
+            max_seq_len=network.context,
+            context_len=1,
+        )
+        for window in map(make_disjoint_window, windows):
+            pairs.append(window)
+            owners.append(number)
+    found = [0.0] * len(texts)
+    for number, (nats, _) in zip(owners, network.token_likelihoods(pairs), strict=True):
+        found[number] -= nats
+    return found
+
+
+def _generated(network: Network, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Gives what follows prompts, those with the same settings together."""
+    alike: dict[str, list[int]] = {}
+    for number, (_, settings) in enumerate(asked):
+        alike.setdefault(json.dumps(settings, sort_keys=True), []).append(number)
+    texts = [""] * len(asked)
+    for told, numbers in alike.items():
+        settings = json.loads(told)
+        stop = settings.get("until") or []
+        made = network.generate(
+            [asked[number][0] for number in numbers],
+            max_tokens=int(settings.get("max_gen_toks", 256)),
+            stop=[stop] if isinstance(stop, str) else list(stop),
+            temperature=float(settings.get("temperature") or 0.0),
+            seed=0,
+        )
+        for number, one in zip(numbers, made, strict=True):
+            texts[number] = one.text
+    return texts
 
 
 def run_harness(

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tianti.errors import UserError
-from tianti.messages import tr
-
 
 @dataclass(frozen=True)
 class Request:
@@ -56,26 +53,6 @@ class Written:
 
     text: str
     truncated: int = 0
-
-
-def room_for_prompt(context: int, max_tokens: int) -> int:
-    """Gives how many tokens of a prompt fit beside the one that begins a text and new ones.
-
-    Raises:
-        UserError: none do.
-    """
-    room = context - 1 - max_tokens
-    if room < 1:
-        raise UserError(
-            tr(
-                "{tokens} new tokens leave no room for a prompt in a context of {context}",
-                tokens=max_tokens,
-                context=context,
-            ),
-            where="max_tokens",
-            remedy=tr("Set max_tokens below the model's context"),
-        )
-    return room
 
 
 class LanguageModel(Protocol):

@@ -1,4 +1,4 @@
-"""A request as tokens: where what is asked begins, and what is left out."""
+"""Texts as tokens that fit: where what is asked begins, and what is left out."""
 
 from __future__ import annotations
 
@@ -97,3 +97,23 @@ def _encoded(
         )
     size = len(request.continuation.encode("utf-8", "surrogatepass"))
     return Encoded(Asked(whole[over:], start - 1 - over), size, over)
+
+
+def room_for_prompt(context: int, max_tokens: int) -> int:
+    """Gives how many tokens of a prompt fit beside the one that begins a text and new ones.
+
+    Raises:
+        UserError: none do.
+    """
+    room = context - 1 - max_tokens
+    if room < 1:
+        raise UserError(
+            tr(
+                "{tokens} new tokens leave no room for a prompt in a context of {context}",
+                tokens=max_tokens,
+                context=context,
+            ),
+            where="max_tokens",
+            remedy=tr("Set max_tokens below the model's context"),
+        )
+    return room

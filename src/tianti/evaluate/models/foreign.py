@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from tianti.errors import UserError, not_installed
 from tianti.evaluate.bits_per_byte import BATCH_TOKENS, windows
-from tianti.evaluate.models.base import Likelihood, Request, Written, room_for_prompt
-from tianti.evaluate.models.encoding import encode_requests
+from tianti.evaluate.models.base import Likelihood, Request, Written
+from tianti.evaluate.models.encoding import encode_requests, room_for_prompt
 from tianti.evaluate.models.network import identity_of
 from tianti.messages import tr
 

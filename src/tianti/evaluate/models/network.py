@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tianti.evaluate.bits_per_byte import BATCH_TOKENS, score_documents
-from tianti.evaluate.models.base import Likelihood, Request, Written, room_for_prompt
-from tianti.evaluate.models.encoding import encode_requests
+from tianti.evaluate.models.base import Likelihood, Request, Written
+from tianti.evaluate.models.encoding import encode_requests, room_for_prompt
 from tianti.evaluate.models.prefixes import Asked, Family, Row, batches, families
 from tianti.files import MANIFEST, sha256_file
 from tianti.generate.batch import generate_texts
