@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -73,6 +76,14 @@ def test_a_planted_leak_is_found_and_told_apart(finished_run, tasks, tmp_path):
     stamp = (out / FILTER).stat().st_mtime_ns
     evaluate(model, [str(tasks / "leak.yaml")], out=out, changes={"limit": 2}, display=SILENT)
     assert (out / FILTER).stat().st_mtime_ns == stamp, "made once"
+    # A copy of the run is the same text, whenever it was made.
+    shutil.copytree(finished_run / "corpus", tmp_path / "copied")
+    for path in (tmp_path / "copied").rglob("*"):
+        os.utime(path, (0, 0))
+    copied = TrainingText.of_corpus(tmp_path / "copied" / "train", tmp_path / "of-copy")
+    assert (
+        copied.identity == TrainingText.of_corpus(finished_run / "corpus" / "train", out).identity
+    )
     (out / FILTER).write_bytes(b"torn")
     evaluate(model, [str(tasks / "leak.yaml")], out=out, changes={"limit": 3}, display=SILENT)
     assert (out / FILTER).stat().st_size > 100, "made again"

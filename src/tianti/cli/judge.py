@@ -61,20 +61,9 @@ def eval_command(
             tr("give either tasks or a text"),
             remedy=tr("For example: tianti eval MODEL --task blimp; `tianti tasks` lists them"),
         )
-    if steps and not tasks:
-        raise UserError(
-            tr("checkpoints are judged by tasks alone"),
-            where="--steps",
-            remedy=tr("Name one with --task; `tianti tasks` lists them"),
-        )
-    others = {"--out": out, "--data": data, "--served": served}
+    of_tasks = {"--out": out, "--data": data, "--served": served, "--steps": steps or None}
     if tasks:
         _refuse({"--include": include, "--stride": stride}, "--task")
-    elif harness:
-        _refuse(others | {"--stride": stride}, "--harness")
-    else:
-        _refuse(others | {"--shots": shots, "--limit": limit, "--include": include}, "--text")
-    if tasks:
         given = {"few_shot.k": shots, "limit": limit}
         changes = {name: value for name, value in given.items() if value is not None}
         if steps:
@@ -82,8 +71,10 @@ def eval_command(
             return
         _judge(model, tasks, data, out, changes, served, device, as_json)
     elif harness:
+        _refuse(of_tasks | {"--stride": stride}, "--harness")
         _run_harness(model, harness, include, shots, limit, device)
     elif text is not None:
+        _refuse(of_tasks | {"--shots": shots, "--limit": limit, "--include": include}, "--text")
         _measure(model, text, field, stride, device, as_json)
 
 
