@@ -1,7 +1,7 @@
 """Whole training steps on one GPU, beside transformers compiled: `python benchmarks/gpu.py`.
 
-Bfloat16 with weights in float32; every contender is a process of its own, so that each has the
-whole card. MFU is the work of the network over the time and the card's dense bfloat16 peak: six
+Bfloat16 with weights in float32, some micro-batches a step; every contender is a process of its
+own, so that each has the whole card. MFU is the work of the network over the time and the card's dense bfloat16 peak: six
 operations a weight and token (output layer counted, embedding not) and attention as causal, so half
 of the square; what is computed twice counts once, and float8 is held against the same peak. The
 largest network comes first, and none is begun after `--limit` seconds: 8 minutes on one H200.
@@ -25,7 +25,7 @@ from train_speed import our_step
 # Dense bfloat16, from the makers' data sheets, by what the name of the card holds.
 PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
 CONTENDERS = ("tianti-adamw", "transformers-compiled", "tianti-float8", "tianti")
-WARM_STEPS = 3
+WARM_STEPS = 2
 
 
 def measure(name: str, size: str, device: str, steps: int, compiled: bool = True) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--shapes", default="1.3b,124m,350m")
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, with commas")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--limit", type=float, default=420.0, help="seconds; none is begun after")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)

@@ -31,6 +31,7 @@ class Shape:
         vocabulary: tokens.
         time: tokens in a row.
         batch: rows in a step.
+        micro_batch: of these, rows at once; all when 0.
     """
 
     depth: int
@@ -40,6 +41,7 @@ class Shape:
     vocabulary: int
     time: int
     batch: int
+    micro_batch: int = 0
 
     @property
     def flops_per_token(self) -> float:
@@ -55,9 +57,9 @@ SHAPES = {
 }
 GPU_SHAPES = {
     "tiny": Shape(2, 2, 64, 128, 512, 64, 4),
-    "124m": Shape(12, 12, 768, 2048, 50304, 1024, 32),
-    "350m": Shape(24, 16, 1024, 2752, 50304, 1024, 16),
-    "1.3b": Shape(24, 16, 2048, 5504, 50304, 2048, 8),
+    "124m": Shape(12, 12, 768, 2048, 50304, 1024, 64, 32),
+    "350m": Shape(24, 16, 1024, 2752, 50304, 1024, 128, 32),
+    "1.3b": Shape(24, 16, 2048, 5504, 50304, 2048, 64, 8),
 }
 
 
@@ -73,14 +75,20 @@ def _plain_step(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     parameters: list[Tensor],
     optimizer: torch.optim.Optimizer,
+    micro_batch: int = 0,
 ) -> Step:
     def step(ids: Tensor, labels: Tensor) -> float:
-        loss = loss_of(ids, labels)
-        loss.backward()
+        whole = torch.zeros((), device=ids.device)
+        rows = micro_batch or len(ids)
+        parts = zip(ids.split(rows), labels.split(rows), strict=True)
+        for some_ids, some_labels in parts:
+            loss = loss_of(some_ids, some_labels) * (len(some_ids) / len(ids))
+            loss.backward()
+            whole += loss.detach()
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return whole.item()
 
     return step
 
@@ -142,7 +150,7 @@ def transformers_llama(shape: Shape, compiled: bool, device: str = "cpu") -> Ste
             # Its labels are not shifted: it shifts them itself.
             return model(ids, labels=ids).loss
 
-    return _plain_step(loss_of, parameters, optimizer)
+    return _plain_step(loss_of, parameters, optimizer, shape.micro_batch)
 
 
 def litgpt(shape: Shape, compiled: bool) -> Step:

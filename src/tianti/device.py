@@ -43,6 +43,15 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
+def compute_deterministically() -> None:
+    """Has every operation of this process give the same bits each time, at some speed."""
+    # cuBLAS may use several streams otherwise, each with what is free of one workspace.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def memory_bytes(device: torch.device) -> int:
     """Gives the memory of a device in bytes, whether free or not."""
     if device.type == "cuda":

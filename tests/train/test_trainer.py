@@ -21,6 +21,7 @@ from tianti.tokens.stream import BatchStream
 from tianti.train.budget import StepClock, steps_of_budget
 from tianti.train.checkpoint import list_checkpoints, load_last_good
 from tianti.train.log import read_log
+from tianti.train.stage import place
 from tianti.train.trainer import CHECKPOINTS, LOG, TrainData, Trainer
 from tianti.units import parse_budget
 
@@ -43,10 +44,11 @@ def splits(tmp_path_factory):
     return folder
 
 
-def trainer(splits, out, seed=0, **changes) -> Trainer:
+def trainer(splits, out, seed=0, device="cpu", shape=None, **changes) -> Trainer:
     values = settings(**changes)
-    model = Transformer(tiny_config(context=32), dropout=values.dropout)
+    model = Transformer(tiny_config(context=32, **(shape or {})), dropout=values.dropout)
     initialize(model, seed)
+    place(model, values, torch.device(device))
 
     def stream(name, rows):
         return BatchStream(TokenSplit.open(splits / name), context=32, rows=rows, seed=values.seed)

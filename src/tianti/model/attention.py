@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
 from tianti.model.rotary import rotate
+
+# Tokens in a block of FlexAttention, its default.
+BLOCK = 128
 
 
 def document_mask(segments_BT: Tensor) -> Tensor:
@@ -28,16 +31,46 @@ def document_mask(segments_BT: Tensor) -> Tensor:
 def document_blocks(segments_BT: Tensor) -> BlockMask:
     """Gives the same as `document_mask` as blocks, of which empty ones are not computed.
 
-    For compiled steps on a GPU (FlexAttention, Dong et al. 2024, arXiv:2412.05496), which hold no
-    table of all pairs.
+    For compiled steps on a GPU (FlexAttention, Dong et al. 2024, arXiv:2412.05496). Which blocks
+    are empty or full is told from the first and last document of each, so no table of all pairs
+    is ever made.
     """
 
     def may_look(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
         same = segments_BT[batch, row] == segments_BT[batch, column]
         return (row >= column) & same
 
-    batch, time = segments_BT.shape
-    return create_block_mask(may_look, batch, None, time, time, device=segments_BT.device)
+    time = segments_BT.shape[1]
+    padded = F.pad(segments_BT[:, None].float(), (0, -time % BLOCK), "replicate").squeeze(1)
+    blocks = padded.unflatten(1, (-1, BLOCK))
+    first, last = blocks.amin(2), blocks.amax(2)
+    number = torch.arange(first.shape[1], device=first.device)
+    earlier, not_later = number[:, None] > number, number[:, None] >= number
+    # Rows are blocks that look, columns those looked at.
+    shared = (first[:, :, None] <= last[:, None, :]) & (last[:, :, None] >= first[:, None, :])
+    one = first == last
+    alike = (first[:, :, None] == first[:, None, :]) & one[:, :, None] & one[:, None, :]
+    full = alike & earlier
+    if time % BLOCK:
+        # What is behind the end is looked at by none.
+        full[:, -1] = False
+    part = (
+        shared & (earlier | torch.eye(len(number), dtype=torch.bool, device=first.device)) & ~full
+    )
+    return BlockMask.from_kv_blocks(
+        *_counted(part),
+        *_counted(full),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=may_look,
+        seq_lengths=(time, time),
+    )
+
+
+def _counted(blocks_BQK: Tensor) -> tuple[Tensor, Tensor]:
+    """Gives for each row how many columns are set, and all columns, those that are set first."""
+    counts = blocks_BQK.sum(2, dtype=torch.int32)
+    order = blocks_BQK.int().argsort(dim=2, descending=True, stable=True).int()
+    return counts.unsqueeze(1), order.unsqueeze(1)
 
 
 class Attention(nn.Module):
@@ -109,7 +142,7 @@ class Attention(nn.Module):
 
 def _blockwise(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask) -> Tensor:
     grouped = query.shape[1] != key.shape[1]
-    # Norm and rotation leave queries and keys in float32 where products are in bfloat16.
+    # The rotation leaves queries and keys in float32 where products are in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
     gathered = flex_attention(query, key, value, block_mask=mask, enable_gqa=grouped)
     assert isinstance(gathered, Tensor)

@@ -11,6 +11,7 @@ from tianti.model.attention import Attention, document_blocks, document_mask
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
 from tianti.model.feedforward import FeedForward
+from tianti.model.precision import in_product_precision
 from tianti.model.rotary import rotary_table
 
 
@@ -127,6 +128,8 @@ class Transformer(nn.Module):
         else:
             places = slice(start, end)
         rotary = (self.cosine[places].to(x_BTW.dtype), self.sine[places].to(x_BTW.dtype))
+        # The stream passes through memory between the layers' kernels: in half of the bytes.
+        x_BTW = in_product_precision(x_BTW)
         looks: Tensor | BlockMask | None = mask
         if segments_BT is not None:
             looks = self._mask(segments_BT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tianti.model.transformer import Transformer
-from tianti.objective.linear_cross_entropy import IGNORED, linear_cross_entropy
+from tianti.objective.linear_cross_entropy import IGNORED, Chunk, linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def causal_loss(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
-    cross_entropy: Callable[..., tuple[Tensor, Tensor]] = linear_cross_entropy,
+    chunk: Callable[..., Chunk] | None = None,
 ) -> CausalLoss:
     """Gives the summed loss of predicting `labels` from `ids`.
 
@@ -45,14 +45,15 @@ def causal_loss(
         segments_BT: document number of each input; None where a row is one document.
         label_smoothing: see `linear_cross_entropy`.
         z_loss: see `linear_cross_entropy`.
-        cross_entropy: `linear_cross_entropy`, or the same compiled.
+        chunk: see `linear_cross_entropy`.
     """
     hidden_BTW = model(ids_BT, segments_BT=segments_BT)
-    total, nats = cross_entropy(
+    total, nats = linear_cross_entropy(
         hidden_BTW.flatten(0, 1),
         model.output_weight,
         labels_BT.flatten(),
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        chunk=chunk,
     )
     return CausalLoss(total=total, nats=nats, tokens=(labels_BT != IGNORED).sum())

@@ -8,14 +8,32 @@ thrown away. Memory is that of one chunk whatever the vocabulary, and the work i
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tianti.model.precision import in_product_precision
 from tianti.objective.chunks import CHUNK_LOGITS, GPU_CHUNK_LOGITS
 
 IGNORED = -100
+
+
+class Chunk(NamedTuple):
+    """What the loss finds for some tokens; gradients are empty where none are wanted.
+
+    Args:
+        total: sum to descend.
+        nats: plain cross-entropy, summed.
+        grad_hidden: of `total`, like the hidden states.
+        grad_weight: of `total`, like the weight, in the precision of products.
+    """
+
+    total: Tensor
+    nats: Tensor
+    grad_hidden: Tensor
+    grad_weight: Tensor
 
 
 def linear_cross_entropy(
@@ -25,6 +43,7 @@ def linear_cross_entropy(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    chunk: Callable[..., Chunk] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gives the summed cross-entropy of `softmax(hidden @ weight.T)` against labels.
 
@@ -35,14 +54,66 @@ def linear_cross_entropy(
         label_smoothing: share of the target that is spread evenly over the vocabulary (Szegedy et
             al. 2016).
         z_loss: weight of the squared log of the denominator (PaLM, Chowdhery et al. 2022).
+        chunk: `chunk_loss` compiled; itself when not given.
 
     Returns:
         The sum to descend, and the plain cross-entropy in nats, which is not differentiated.
     """
     wanted = torch.is_grad_enabled() and (hidden_NW.requires_grad or weight_VW.requires_grad)
     return _LinearCrossEntropy.apply(
-        hidden_NW, weight_VW, labels_N, label_smoothing, z_loss, wanted
+        hidden_NW, weight_VW, labels_N, label_smoothing, z_loss, wanted, chunk or chunk_loss
     )
+
+
+def chunk_loss(
+    hidden_NW: Tensor,
+    weight_VW: Tensor,
+    labels_N: Tensor,
+    label_smoothing: float,
+    z_loss: float,
+    wanted: bool,
+) -> Chunk:
+    """Gives loss and gradients of as many tokens as are computed at once.
+
+    Args:
+        hidden_NW: in the precision of products.
+        weight_VW: the same.
+        labels_N: see `linear_cross_entropy`.
+        label_smoothing: see there.
+        z_loss: see there.
+        wanted: whether gradients are.
+    """
+    full = torch.promote_types(weight_VW.dtype, torch.float32)
+    logits = torch.mm(hidden_NW, weight_VW.t()).to(full)
+    supervised = (labels_N != IGNORED).to(full)
+    places = labels_N.clamp(min=0).unsqueeze(1)
+    log_sum = logits.logsumexp(dim=1)
+    plain = (log_sum - logits.gather(1, places).squeeze(1)) * supervised
+    each = (1 - label_smoothing) * plain
+    if label_smoothing:
+        each = each + label_smoothing * (log_sum - logits.mean(dim=1)) * supervised
+    if z_loss:
+        each = each + z_loss * log_sum.square() * supervised
+    if not wanted:
+        return Chunk(each.sum(), plain.sum(), hidden_NW[:0], weight_VW[:0])
+    # softmax · (1 + 2 z log_sum) - (1 - s) onehot - s / V
+    factor = supervised * (1 + 2 * z_loss * log_sum) if z_loss else supervised
+    slope = (logits - log_sum.unsqueeze(1)).exp() * factor.unsqueeze(1)
+    if label_smoothing:
+        slope = slope - (supervised * (label_smoothing / len(weight_VW))).unsqueeze(1)
+    slope = _less_at(slope, places, (1 - label_smoothing) * supervised).to(weight_VW.dtype)
+    return Chunk(
+        each.sum(), plain.sum(), torch.mm(slope, weight_VW), torch.mm(slope.t(), hidden_NW)
+    )
+
+
+def _less_at(table_NV: Tensor, places_N1: Tensor, amounts_N: Tensor) -> Tensor:
+    """Gives a table with less at one place of each row."""
+    if table_NV.device.type == "cpu":
+        return table_NV.scatter_add_(1, places_N1, -amounts_N.unsqueeze(1))
+    # Compiled, this joins what comes before and after in one kernel; to scatter is one of its own.
+    here = torch.arange(table_NV.shape[1], device=table_NV.device) == places_N1
+    return torch.where(here, table_NV - amounts_N.unsqueeze(1), table_NV)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -55,40 +126,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
         label_smoothing: float,
         z_loss: float,
         wanted: bool,
+        chunk: Callable[..., Chunk],
     ) -> tuple[Tensor, Tensor]:
-        hidden, weight = _in_precision(hidden_NW), _in_precision(weight_VW)
+        hidden, weight = in_product_precision(hidden_NW), in_product_precision(weight_VW)
         full = torch.promote_types(weight_VW.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=full)
         nats = hidden.new_zeros((), dtype=full)
-        rows = _chunk_rows(weight)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=full)
+        rows = _chunk_rows(len(hidden), weight)
         for start in range(0, len(hidden), rows):
-            part, labels = hidden[start : start + rows], labels_N[start : start + rows]
-            logits = torch.mm(part, weight.t()).to(full)
-            supervised = (labels != IGNORED).to(full)
-            places = labels.clamp(min=0).unsqueeze(1)
-            log_sum = logits.logsumexp(dim=1)
-            plain = (log_sum - logits.gather(1, places).squeeze(1)) * supervised
-            each = (1 - label_smoothing) * plain
-            if label_smoothing:
-                each = each + label_smoothing * (log_sum - logits.mean(dim=1)) * supervised
-            if z_loss:
-                each = each + z_loss * log_sum.square() * supervised
-            nats = nats + plain.sum()
-            total = total + each.sum()
-            if not wanted:
-                continue
-            # softmax · (1 + 2 z log_sum) - (1 - s) onehot - s / V
-            slope = logits.sub_(log_sum.unsqueeze(1)).exp_()
-            factor = supervised * (1 + 2 * z_loss * log_sum) if z_loss else supervised
-            slope.mul_(factor.unsqueeze(1))
-            if label_smoothing:
-                slope.sub_((supervised * (label_smoothing / len(weight))).unsqueeze(1))
-            slope.scatter_add_(1, places, ((label_smoothing - 1) * supervised).unsqueeze(1))
-            slope = slope.to(weight.dtype)
-            grad_hidden[start : start + rows] = torch.mm(slope, weight)
-            grad_weight += torch.mm(slope.t(), part)
+            part = hidden[start : start + rows]
+            found = chunk(
+                part, weight, labels_N[start : start + rows], label_smoothing, z_loss, wanted
+            )
+            total += found.total
+            nats += found.nats
+            if wanted:
+                grad_hidden[start : start + rows] = found.grad_hidden
+                grad_weight += found.grad_weight
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(nats)
         return total, nats
@@ -96,19 +152,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_total, grad_weight * grad_total, None, None, None, None
+        return grad_hidden * grad_total, grad_weight * grad_total, None, None, None, None, None
 
 
-def _chunk_rows(weight: Tensor) -> int:
+def _chunk_rows(tokens: int, weight: Tensor) -> int:
+    """Gives how many tokens are computed at once; where it can, chunks of one size."""
     if weight.device.type == "cpu":
-        return max(1, CHUNK_LOGITS // len(weight))
-    # Tiles of a GPU's products are this high.
-    return max(1, GPU_CHUNK_LOGITS // len(weight) // 128) * 128
-
-
-def _in_precision(tensor: Tensor) -> Tensor:
-    """Gives a tensor in the precision that products have here."""
-    device = tensor.device.type
-    if torch.is_autocast_enabled(device):
-        return tensor.to(torch.get_autocast_dtype(device))
-    return tensor
+        most = max(1, CHUNK_LOGITS // len(weight))
+    else:
+        # Tiles of a GPU's products are this high.
+        most = max(1, GPU_CHUNK_LOGITS // len(weight) // 128) * 128
+    chunks = -(-tokens // most)
+    even = next((n for n in range(chunks, 2 * chunks) if tokens % n == 0), chunks)
+    return max(1, tokens // even) if tokens % even == 0 else most

@@ -109,6 +109,11 @@ class TrainConfig(BaseModel):
         description="Steps between checks that weights did not change by themselves and a gradient"
         " can be repeated; each costs two more passes.",
     )
+    deterministic: bool = Field(
+        False,
+        description="The same bits again on a GPU, interrupted or not, somewhat slower; on a CPU"
+        " they are always.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile; auto: where a compiler exists and the budget repays it."
     )
@@ -151,6 +156,7 @@ class TrainSettings(BaseModel):
     check_memory_every: int | None = None
     activation_checkpointing: Literal["off", "selective", "full"] = "off"
     float8: bool = False
+    deterministic: bool = False
     validate_every: int | None
     validation_tokens: int
     save_every: float

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tianti.model.transformer import Transformer
-from tianti.objective.linear_cross_entropy import linear_cross_entropy
+from tianti.objective.linear_cross_entropy import chunk_loss
 
 
 def compile_regions(model: Transformer, loss: Any) -> Any:
@@ -23,8 +23,8 @@ def compile_regions(model: Transformer, loss: Any) -> Any:
         loss: `causal_loss`, its settings given.
 
     Returns:
-        The loss with its output layer compiled too.
+        The loss with each chunk of its output layer compiled too.
     """
     for layer in model.layers:
         layer.compile()
-    return functools.partial(loss, cross_entropy=torch.compile(linear_cross_entropy))
+    return functools.partial(loss, chunk=torch.compile(chunk_loss))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tianti.corpus.split import LATE
-from tianti.device import choose_device, why_not_compiled
+from tianti.device import choose_device, compute_deterministically, why_not_compiled
 from tianti.errors import UserError
 from tianti.exchange.huggingface import save_transformer
 from tianti.files import read_json
@@ -111,6 +111,8 @@ def place(model: Transformer, settings: TrainSettings, device: torch.device) -> 
         UserError: the device cannot do what the settings ask for.
     """
     model.to(device)
+    if settings.deterministic:
+        compute_deterministically()
     # Blocks pay where they are compiled into one kernel; uncompiled, all pairs would be computed.
     model.block_masks = settings.compile and device.type == "cuda"
     if settings.float8:

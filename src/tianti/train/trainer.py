@@ -270,14 +270,17 @@ class Trainer:
         if self.integrity is not None:
             self.integrity.before_step(step, lambda: self._gradients(batch))
         nats = self._gradients(batch)
-        whole_norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.settings.clip_grad_norm
-        )
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        whole_norm = torch.nn.utils.get_total_norm(gradients)
         # A GPU is still at work on what it was told: the one time a step waits for it comes after.
         self._batch(step + 1)
         loss, norm = torch.stack((nats, whole_norm.double())).tolist()
         self._verdict = verdict = judge(self.state, loss, norm)
         if verdict is None:
+            # Most steps need no clipping, and then the gradients are not read once more.
+            if norm > (longest := self.settings.clip_grad_norm):
+                parameters = self.model.parameters()
+                torch.nn.utils.clip_grads_with_norm_(parameters, longest, whole_norm)
             self.optimizers.step()
             self.state.bad_in_a_row = 0
         else:
