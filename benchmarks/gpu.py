@@ -1,10 +1,11 @@
 """Whole training steps on one GPU, beside transformers compiled: `python benchmarks/gpu.py`.
 
 Bfloat16 with weights in float32, some micro-batches a step; every contender is a process of its
-own, so that each has the whole card. MFU is the work of the network over the time and the card's dense bfloat16 peak: six
-operations a weight and token (output layer counted, embedding not) and attention as causal, so half
-of the square; what is computed twice counts once, and float8 is held against the same peak. The
-largest network comes first, and none is begun after `--limit` seconds: 8 minutes on one H200.
+own, so that each has the whole card. MFU is the work of the network over the time and the card's
+dense bfloat16 peak: six operations a weight and token (output layer counted, embedding not) and
+attention as causal, so half of the square; what is computed twice counts once, and float8 is held
+against the same peak. The largest network comes first, and none is begun after `--limit` seconds:
+8 minutes on one H200.
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ def document_blocks(segments_BT: Tensor) -> BlockMask:
     if time % BLOCK:
         # What is behind the end is looked at by none.
         full[:, -1] = False
-    part = (
-        shared & (earlier | torch.eye(len(number), dtype=torch.bool, device=first.device)) & ~full
-    )
+    part = shared & not_later & ~full
     return BlockMask.from_kv_blocks(
         *_counted(part),
         *_counted(full),
