@@ -6,6 +6,7 @@ one part can be measured anew without the others: `python benchmarks/write_docs.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,9 +25,18 @@ PARTS = {
     "tokenizers": ("Tokenizers", ["corpus_accuracy.py", "--only", "tokenizers"]),
     "large_corpus": ("Corpus: far more text than memory", ["large_corpus.py", "--gigabytes", "4"]),
     "train_speed": ("Training: whole steps beside peers", ["train_speed.py", "--shape", "12m"]),
+    "train_speed_85m": (
+        "Training: whole steps of a larger network",
+        ["train_speed.py", "--shape", "85m", "--seconds", "25"],
+    ),
+    "gpu": ("Training: whole steps on a GPU", ["gpu.py"]),
     "time_to_loss": (
         "Training: time to a peer's loss",
         ["time_to_loss.py", "--data", "en_books", "--shape", "12m"],
+    ),
+    "time_to_loss_zh": (
+        "Training: the same on Chinese text",
+        ["time_to_loss.py", "--data", "zh_tech_lctt", "--shares", "0.125,0.25"],
     ),
     "memory": ("Training: memory by vocabulary and checkpointing", ["memory.py"]),
     "judging": (
@@ -55,7 +65,8 @@ sources NANOGPT, NANOCHAT and LITGPT name (2026-11-25: nanoGPT 3adf61e, nanochat
 def main() -> None:
     """Runs the parts that are named, or all, and writes the page."""
     TABLES.mkdir(exist_ok=True)
-    for name in [] if sys.argv[1:] == ["--page-only"] else sys.argv[1:] or PARTS:
+    here = [name for name in PARTS if name != "gpu" or shutil.which("nvidia-smi")]
+    for name in [] if sys.argv[1:] == ["--page-only"] else sys.argv[1:] or here:
         script, *arguments = PARTS[name][1]
         command = [sys.executable, f"benchmarks/{script}", *arguments]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
