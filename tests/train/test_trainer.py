@@ -10,14 +10,13 @@ import torch
 
 from tests.conftest import tiny_config
 from tests.train.test_optimizers import settings
+from tests.train.training_data import TOKEN_BYTES, stream, write_splits
 from tianti import interruption
 from tianti.device import why_not_compiled
 from tianti.errors import UserError
 from tianti.model.initialization import initialize
 from tianti.model.transformer import Transformer
 from tianti.progress import SILENT
-from tianti.tokens.shards import TokenSplit, write_shards
-from tianti.tokens.stream import BatchStream
 from tianti.train.budget import StepClock, steps_of_budget
 from tianti.train.checkpoint import list_checkpoints, load_last_good
 from tianti.train.log import read_log
@@ -30,32 +29,18 @@ NOT_FINITE = torch.tensor(float("inf"), dtype=torch.float64)
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("tokens")
-    for name, count in (("train", 80), ("validation", 60)):
-        # Each token follows from the one before, so that there is something to learn.
-        documents = []
-        for _ in range(count):
-            ids = [int(rng.integers(0, 96))]
-            while len(ids) < rng.integers(20, 120):
-                ids.append((ids[-1] * 5 + int(rng.integers(0, 3))) % 96)
-            documents.append((ids, len(ids)))
-        write_shards(folder / name, documents, vocab_size=97, end_of_text=96)
-    return folder
+    return write_splits(tmp_path_factory.mktemp("tokens"))
 
 
-def trainer(splits, out, seed=0, device="cpu", shape=None, **changes) -> Trainer:
+def trainer(splits, out, seed=0, device="cpu", shape=None, validation_rows=4, **changes) -> Trainer:
     values = settings(**changes)
     model = Transformer(tiny_config(context=32, **(shape or {})), dropout=values.dropout)
     initialize(model, seed)
     place(model, values, torch.device(device))
-
-    def stream(name, rows):
-        return BatchStream(TokenSplit.open(splits / name), context=32, rows=rows, seed=values.seed)
-
-    token_bytes = np.array([1] * 96 + [0])
     out.mkdir(exist_ok=True)
-    data = TrainData(stream("train", values.batch_rows), stream("validation", 4), token_bytes)
+    train = stream(splits, "train", values.batch_rows, values.seed)
+    validation = stream(splits, "validation", validation_rows, values.seed)
+    data = TrainData(train, validation, TOKEN_BYTES)
     return Trainer(model, values, data, out, SILENT)
 
 

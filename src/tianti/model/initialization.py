@@ -17,10 +17,12 @@ nanochat's choice).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from tianti.model.transformer import Transformer
 
@@ -63,8 +65,16 @@ def weight_roles(model: Transformer) -> dict[str, WeightRole]:
 
 
 @torch.no_grad()
-def initialize(model: Transformer, seed: int) -> None:
-    """Fills the weights by the rules of this module, the same for the same seed on any device."""
+def initialize(
+    model: Transformer, seed: int, fill: Callable[[Tensor, Tensor], object] = Tensor.copy_
+) -> None:
+    """Fills the weights by the rules of this module, the same for the same seed on any device.
+
+    Args:
+        model: the network.
+        seed: of all that is drawn.
+        fill: puts values into a parameter, of which perhaps only a part is held here.
+    """
     generator = torch.Generator().manual_seed(seed)
     roles = weight_roles(model)
     for name, parameter in model.named_parameters():
@@ -76,4 +86,4 @@ def initialize(model: Transformer, seed: int) -> None:
         else:
             std = EMBEDDING_STD if role.role == "embedding" else parameter.shape[1] ** -0.5
             values = torch.empty(parameter.shape, dtype=torch.float32)
-            parameter.copy_(values.normal_(0.0, std, generator=generator))
+            fill(parameter, values.normal_(0.0, std, generator=generator))

@@ -84,6 +84,14 @@ class Transformer(nn.Module):
         """Gives the cosines and sines of every position of the context."""
         return rotary_table(config.head_dim, config.context, config.rope_theta)
 
+    @torch.no_grad()
+    def fill_buffers(self) -> None:
+        """Fills what is no weight, in a network that was made without memory."""
+        for buffer, values in zip(
+            (self.cosine, self.sine), self.rotary_buffers(self.config), strict=True
+        ):
+            buffer.copy_(values)
+
     @property
     def device(self) -> torch.device:
         """Gives where the weights lie."""

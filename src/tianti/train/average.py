@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class WeightAverage:
@@ -17,15 +17,15 @@ class WeightAverage:
     arXiv:1803.05407; Kaddour 2022, arXiv:2209.14981), with every step a checkpoint.
 
     Args:
-        model: the network.
+        parameters: of the network, by name.
         decay: of the average at each step, in [0, 1); less in the first steps.
         tail: share of the steps, at the end, whose weights are averaged evenly; then `decay` is
             not used.
     """
 
-    def __init__(self, model: nn.Module, decay: float, tail: float = 0.0):
+    def __init__(self, parameters: dict[str, Tensor], decay: float, tail: float = 0.0):
         self.decay, self.tail = decay, tail
-        self._parameters = dict(model.named_parameters())
+        self._parameters = parameters
         # Empty until there is something to average.
         self.tensors: dict[str, Tensor] = {}
         self.restart()

@@ -10,6 +10,7 @@ unigrams is known (Meister et al. 2023, arXiv:2212.09686), as are embeddings fro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,7 +204,11 @@ def _gradients(
 
 @torch.no_grad()
 def start_from_bigrams(
-    model: Transformer, split: TokenSplit, seed: int, display: Display = SILENT
+    model: Transformer,
+    split: TokenSplit,
+    seed: int,
+    display: Display = SILENT,
+    fill: Callable[[Tensor, Tensor], object] = Tensor.copy_,
 ) -> None:
     """Sets embedding and output layer of an initialised network to what bigrams say.
 
@@ -212,9 +217,10 @@ def start_from_bigrams(
         split: tokens to count.
         seed: of all that is drawn.
         display: shows progress.
+        fill: puts values into a parameter.
     """
     assert model.head is not None
     table = count_bigrams(split, model.config.vocab_size)
     embedding, output = fit(table, model.config.width, seed, model.device, display)
-    model.embedding.weight.copy_(embedding * EMBEDDING_RMS)
-    model.head.weight.copy_(output)
+    fill(model.embedding.weight, embedding * EMBEDDING_RMS)
+    fill(model.head.weight, output)

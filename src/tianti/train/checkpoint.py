@@ -3,12 +3,16 @@
 A checkpoint is a folder `step-00000123/` with `model.safetensors`, `optimizer.safetensors`, where
 weights are averaged `average.safetensors`, and `state.json`, whose `files` hold sizes and SHA-256
 of the others and whose `checksum` covers `state.json` itself.
+
+Where several ranks train, each writes what it holds, `model-00002.safetensors` and so on, and
+`state.json` says in `regions` which part of which tensor lies where. Whoever reads, on any number
+of ranks, puts together what it wants: a checkpoint knows nothing of who goes on from it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,9 +28,13 @@ from tianti.files import (
     write_tensors,
 )
 from tianti.messages import tr
+from tianti.train.parts import Part, Region, read_parts
+from tianti.train.ranks import ALONE, Ranks
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-AVERAGE = "average.safetensors"
+MODEL, OPTIMIZER, AVERAGE = "model", "optimizer", "average"
+STATE = "state.json"
+# How long the first rank waits for what the others write.
+PATIENCE_SECONDS = 1800.0
 
 
 @dataclass
@@ -78,30 +86,59 @@ class Checkpoint:
     average: dict[str, Tensor] = field(default_factory=dict)
 
 
+def partial_folder(folder: Path, step: int) -> Path:
+    """Gives where a checkpoint is written before it is whole."""
+    return folder / f".step-{step:08d}.partial"
+
+
+def make_room(folder: Path, step: int) -> None:
+    """Makes the empty folder that ranks write into.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    partial = partial_folder(folder, step)
+    with os_errors_named(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+
+
 def save_checkpoint(
-    folder: Path, checkpoint: Checkpoint, keep: int, best_step: int | None = None
+    folder: Path,
+    checkpoint: Checkpoint,
+    keep: int,
+    best_step: int | None = None,
+    part: Part | None = None,
 ) -> Path:
     """Writes a checkpoint below `folder` and removes all but the newest `keep` and the best.
+
+    Args:
+        folder: where checkpoints lie.
+        checkpoint: what to write; of a part, what is held here.
+        keep: how many are kept.
+        best_step: of one that is kept too.
+        part: which part of all this is; None for the whole. The first rank's call ends when all
+            parts are there and the checkpoint is durable, another's when its own part is.
 
     Raises:
         UserError: the disk is full or not writable; what was there before is untouched.
     """
     final = folder / f"step-{checkpoint.state.step:08d}"
-    partial = folder / f".{final.name}.partial"
+    partial = partial_folder(folder, checkpoint.state.step)
     try:
         with os_errors_named(final):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            files = {MODEL: checkpoint.model, OPTIMIZER: checkpoint.optimizer}
-            if checkpoint.average:
-                files[AVERAGE] = checkpoint.average
-            for name, tensors in files.items():
-                write_tensors(partial / name, {k: v.contiguous() for k, v in tensors.items()})
+            if part is None:
+                make_room(folder, checkpoint.state.step)
+            _write_tensors(partial, checkpoint, part)
+            if part is not None and part.number:
+                return final
+            regions = {} if part is None else part.gathered(partial, PATIENCE_SECONDS)
             values = {"state": asdict(checkpoint.state), "files": describe_files(partial)}
-            write_sealed(partial / STATE, values)
+            write_sealed(partial / STATE, values | ({"regions": regions} if regions else {}))
             publish_folder(partial, final)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if part is None or not part.number:
+            shutil.rmtree(partial, ignore_errors=True)
         raise
     for old in list_checkpoints(folder)[keep:]:
         if old != checkpoint_path(folder, best_step):
@@ -119,38 +156,77 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-????????"), reverse=True)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def _write_tensors(partial: Path, checkpoint: Checkpoint, part: Part | None) -> None:
+    files = {MODEL: checkpoint.model, OPTIMIZER: checkpoint.optimizer, AVERAGE: checkpoint.average}
+    for kind, tensors in files.items():
+        if kind == AVERAGE and not tensors:
+            continue
+        wanted = tensors if part is None else part.written(tensors)
+        name = f"{kind}.safetensors" if part is None else part.file(kind)
+        write_tensors(partial / name, {k: v.contiguous() for k, v in wanted.items()})
+    if part is not None:
+        part.note(partial, {part.file(kind): part.written(files[kind]) for kind in files})
+
+
+def load_checkpoint(path: Path, regions: Mapping[str, Region] | None = None) -> Checkpoint:
     """Reads one checkpoint.
+
+    Args:
+        path: its folder.
+        regions: what is wanted of some parameters, and of the optimizer's numbers for them; of all
+            others, all.
 
     Raises:
         Damaged: a file is missing, torn or altered; the error names it.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     values = read_sealed(path / STATE)
     try:
         state, files = TrainState(**values["state"]), values["files"]
+        where = values.get("regions", {})
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(tr("file is damaged (not a checkpoint)"), where=path / STATE) from error
     check_files(path, files, hashes=True)
     try:
-        average = load_file(path / AVERAGE) if AVERAGE in files else {}
-        return Checkpoint(state, load_file(path / MODEL), load_file(path / OPTIMIZER), average)
+        model, optimizer, average = (
+            read_parts(path, [name for name in files if _kind(name) == kind], where, regions or {})
+            for kind in (MODEL, OPTIMIZER, AVERAGE)
+        )
     except SafetensorError as error:
         raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
+    return Checkpoint(state, model, optimizer, average)
 
 
-def load_last_good(folder: Path, on_damage: Callable[[Damaged], None]) -> Checkpoint | None:
+def _kind(file: str) -> str:
+    return file.split(".")[0].split("-")[0]
+
+
+def load_last_good(
+    folder: Path, on_damage: Callable[[Damaged], None], ranks: Ranks = ALONE
+) -> Checkpoint | None:
     """Gives the newest checkpoint that is whole, or None.
 
     Args:
         folder: where checkpoints lie.
         on_damage: told of each damaged one that is passed over.
+        ranks: those that read it together, each what it holds.
     """
-    for path in list_checkpoints(folder):
+    # What one rank sees on a shared disk another may see later: the first says what there is.
+    steps = [int(path.name.split("-")[1]) for path in list_checkpoints(folder)]
+    before = None
+    while True:
+        here = [step for step in steps if before is None or step < before] if ranks.first else []
+        (step,) = ranks.greatest(max(here, default=-1))
+        path = checkpoint_path(folder, step)
+        if step < 0 or path is None:
+            return None
+        before, error, found = step, None, None
         try:
-            return load_checkpoint(path)
-        except Damaged as error:
-            on_damage(error)
-    return None
+            found = load_checkpoint(path, ranks.regions)
+        except Damaged as damage:
+            error = damage
+        (bad,) = ranks.greatest(0 if error is None else 1)
+        if not bad:
+            return found
+        on_damage(error or Damaged(tr("another rank found it damaged"), where=path))

@@ -29,13 +29,13 @@ class IntegrityCheck:
     """Compares weights with what they were, and a step's gradient with its repetition.
 
     Args:
-        model: the network.
+        parameters: of the network.
         every: steps between checks.
     """
 
-    def __init__(self, model: torch.nn.Module, every: int):
+    def __init__(self, parameters: Iterable[Tensor], every: int):
         self.every = every
-        self._parameters = list(model.parameters())
+        self._parameters = list(parameters)
         self._digest: str | None = None
 
     def before_step(self, step: int, gradients: Callable[[], object]) -> None:

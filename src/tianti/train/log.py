@@ -55,6 +55,29 @@ class TrainLog:
             self._file.close()
 
 
+class NoLog(TrainLog):
+    """What a rank writes to that is not the first."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, **record: Any) -> None:
+        """Forgets the record."""
+
+    def flush(self) -> None:
+        """Does nothing."""
+
+    def cut(self, keep_bytes: int) -> None:
+        """Does nothing."""
+
+    def sync(self) -> int:
+        """Gives 0."""
+        return 0
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Gives the records of a log; a torn last line is left out."""
     records = []

@@ -8,6 +8,9 @@ arXiv:2502.16982, equation 4).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -71,39 +74,85 @@ def _through_gram(x: Tensor) -> Tensor:
     return gathered @ x
 
 
+@dataclass(frozen=True)
+class MatrixPart:
+    """What a rank holds of a matrix that is to be orthogonalised.
+
+    Args:
+        rows: some of its rows, perhaps none; `(rows, columns)`.
+        first: number of the first of them in the matrix.
+        height: rows of the whole matrix.
+    """
+
+    rows: Tensor
+    first: int
+    height: int
+
+
+def orthogonalize_parts(parts: list[MatrixPart]) -> list[Tensor]:
+    """Gives the orthogonalised matrices where each part is a whole one; those of one shape at once.
+
+    Args:
+        parts: whole matrices.
+    """
+    shapes: dict[torch.Size, list[int]] = {}
+    for index, part in enumerate(parts):
+        shapes.setdefault(part.rows.shape, []).append(index)
+    found: list[Tensor] = [part.rows for part in parts]
+    for members in shapes.values():
+        made = orthogonalize(torch.stack([parts[index].rows for index in members]))
+        for index, matrix in zip(members, made, strict=True):
+            found[index] = matrix
+    return found
+
+
 class Muon(torch.optim.Optimizer):
     """Muon over matrices, those of one shape together.
 
     Args:
-        groups: dictionaries with `params` and, for each parameter, `splits`: the row counts of the
-            matrices fused into it, which are orthogonalised apart.
+        groups: dictionaries with `params`; for each parameter, in `splits`, the row counts of the
+            matrices fused into it, which are orthogonalised apart, and, in `first_rows`, the number
+            of the first row held here where not all are.
         lr: learning rate, on AdamW's scale.
         momentum: decay of the momentum; Nesterov's form.
         weight_decay: decoupled.
+        solve: orthogonalises matrices of which only a part is held here.
     """
 
-    def __init__(self, groups: list[dict], lr: float, momentum: float, weight_decay: float):
+    def __init__(
+        self,
+        groups: list[dict],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        solve: Callable[[list[MatrixPart]], list[Tensor]] = orthogonalize_parts,
+    ):
+        for group in groups:
+            group.setdefault("first_rows", [0] * len(group["params"]))
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._solve = solve
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient."""
         for group in self.param_groups:
-            pieces: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-            for parameter, splits in zip(group["params"], group["splits"], strict=True):
+            targets: list[Tensor] = []
+            parts: list[MatrixPart] = []
+            members = zip(group["params"], group["splits"], group["first_rows"], strict=True)
+            for parameter, splits, first in members:
                 if parameter.grad is None:
                     continue
                 update = self._momentum(parameter, group["momentum"])
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                for target, piece in zip(
-                    parameter.split(splits), update.split(splits), strict=True
-                ):
-                    pieces.setdefault(piece.shape, []).append((target, piece))
-            for shape, members in pieces.items():
-                updates = orthogonalize(torch.stack([piece for _, piece in members]))
-                rate = group["lr"] * ADAMW_RMS * max(shape) ** 0.5
-                for (target, _), update in zip(members, updates, strict=True):
-                    target.add_(update, alpha=-rate)
+                begin = -first
+                for height in splits:
+                    held = slice(max(begin, 0), max(begin + height, 0))
+                    targets.append(parameter[held])
+                    parts.append(MatrixPart(update[held], max(-begin, 0), height))
+                    begin += height
+            for target, part, update in zip(targets, parts, self._solve(parts), strict=True):
+                longer = max(part.height, target.shape[1])
+                target.add_(update, alpha=-group["lr"] * ADAMW_RMS * longer**0.5)
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         assert parameter.grad is not None

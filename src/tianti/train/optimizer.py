@@ -9,6 +9,7 @@ from tianti.model.initialization import weight_roles
 from tianti.model.transformer import Transformer
 from tianti.train.config import TrainSettings
 from tianti.train.muon import Muon
+from tianti.train.ranks import ALONE, Ranks
 
 
 class Optimizers:
@@ -17,11 +18,19 @@ class Optimizers:
     Args:
         model: the network.
         settings: rates and decays.
+        parameters: what is held here of its parameters; they themselves when not given.
+        ranks: those that train together.
     """
 
-    def __init__(self, model: Transformer, settings: TrainSettings):
+    def __init__(
+        self,
+        model: Transformer,
+        settings: TrainSettings,
+        parameters: dict[str, Tensor] | None = None,
+        ranks: Ranks = ALONE,
+    ):
         roles = weight_roles(model)
-        parameters = dict(model.named_parameters())
+        parameters = parameters or dict(model.named_parameters())
         self._names = {id(parameter): name for name, parameter in parameters.items()}
         use_muon = settings.optimizer == "muon"
         hidden = [n for n, role in roles.items() if role.role == "hidden" and use_muon]
@@ -50,6 +59,7 @@ class Optimizers:
             group = {
                 "params": [parameters[n] for n in hidden],
                 "splits": [roles[n].splits for n in hidden],
+                "first_rows": [_first_row(ranks, n) for n in hidden],
             }
             self.all.append(
                 Muon(
@@ -57,6 +67,7 @@ class Optimizers:
                     lr=settings.learning_rate,
                     momentum=settings.muon_momentum,
                     weight_decay=settings.weight_decay,
+                    solve=ranks.orthogonalize,
                 )
             )
 
@@ -99,3 +110,8 @@ class Optimizers:
                             field: tensor.to(parameter.device, copy=True)
                             for field, tensor in fields.items()
                         }
+
+
+def _first_row(ranks: Ranks, name: str) -> int:
+    region = ranks.regions.get(name)
+    return 0 if region is None else region.start[0]

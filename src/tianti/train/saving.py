@@ -8,7 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tianti.train.checkpoint import Checkpoint, save_checkpoint
+from tianti.train.checkpoint import Checkpoint, make_room, save_checkpoint
+from tianti.train.parts import Part
+from tianti.train.ranks import ALONE, Ranks
 
 
 class BackgroundSaver:
@@ -17,10 +19,11 @@ class BackgroundSaver:
     Args:
         folder: where checkpoints lie.
         keep: how many are kept.
+        ranks: those that each write what they hold.
     """
 
-    def __init__(self, folder: Path, keep: int):
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int, ranks: Ranks = ALONE):
+        self.folder, self.keep, self.ranks = folder, keep, ranks
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -37,12 +40,18 @@ class BackgroundSaver:
             _copies(checkpoint.optimizer),
             _copies(checkpoint.average),
         )
-        self._thread = threading.Thread(target=self._write, args=(copied, best_step))
+        part = self.ranks.part()
+        if part is not None:
+            if self.ranks.first:
+                make_room(self.folder, checkpoint.state.step)
+            # Nobody writes before there is a folder.
+            self.ranks.greatest(0)
+        self._thread = threading.Thread(target=self._write, args=(copied, best_step, part))
         self._thread.start()
 
-    def _write(self, checkpoint: Checkpoint, best_step: int | None) -> None:
+    def _write(self, checkpoint: Checkpoint, best_step: int | None, part: Part | None) -> None:
         try:
-            save_checkpoint(self.folder, checkpoint, self.keep, best_step)
+            save_checkpoint(self.folder, checkpoint, self.keep, best_step, part)
         except BaseException as error:  # noqa: BLE001 - it is raised where it can be told
             self._error = error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,18 @@ from tianti.train.checkpoint import (
     load_last_good,
 )
 from tianti.train.config import TrainSettings, TrainStageConfig
+from tianti.train.ranks import ALONE, Ranks
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 
 VALIDATION_ROWS = 16
 
 
 def train(
-    config: TrainStageConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+    config: TrainStageConfig,
+    inputs: dict[str, Path],
+    out: Path,
+    display: Display = SILENT,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains the network; goes on from the last good checkpoint in `out`.
 
@@ -42,6 +48,7 @@ def train(
         inputs: folders of `tokenizer` and `tokens`.
         out: where checkpoints and the log go.
         display: shows progress.
+        ranks: those that train it together.
 
     Returns:
         `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
@@ -69,20 +76,24 @@ def train(
         train=_stream(
             inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed, late
         ),
-        validation=_stream(inputs["tokens"] / "validation", shape.context, VALIDATION_ROWS, 0),
+        validation=_stream(
+            inputs["tokens"] / "validation", shape.context, _validation_rows(ranks), 0
+        ),
         token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
     )
-    model = Transformer(shape, dropout=settings.dropout)
-    initialize(model, settings.seed)
+    with contextlib.nullcontext() if ranks.alone else torch.device("meta"):
+        model = Transformer(shape, dropout=settings.dropout)
+    if ranks.alone:
+        initialize(model, settings.seed)
     place(model, settings, device)
 
     def begin() -> None:
         from tianti.train.bigrams import start_from_bigrams
 
-        start_from_bigrams(model, data.train.split, settings.seed, display)
+        start_from_bigrams(model, data.train.split, settings.seed, display, ranks.fill)
 
     trainer = Trainer(
-        model, settings, data, out, display, begin if settings.start == "bigrams" else None
+        model, settings, data, out, display, begin if settings.start == "bigrams" else None, ranks
     )
     state = trainer.fit()
     kept = state.best_validation if settings.early_stopping else trainer.last_validation
@@ -110,7 +121,9 @@ def place(model: Transformer, settings: TrainSettings, device: torch.device) -> 
     Raises:
         UserError: the device cannot do what the settings ask for.
     """
-    model.to(device)
+    # What has no memory yet gets it where it is laid out.
+    if model.device.type != "meta":
+        model.to(device)
     if settings.deterministic:
         compute_deterministically()
     # Blocks pay where they are compiled into one kernel; uncompiled, all pairs would be computed.
@@ -119,6 +132,10 @@ def place(model: Transformer, settings: TrainSettings, device: torch.device) -> 
         from tianti.train.float8 import use_float8
 
         use_float8(model)
+
+
+def _validation_rows(ranks: Ranks) -> int:
+    return VALIDATION_ROWS + -VALIDATION_ROWS % ranks.count
 
 
 def write_model(

@@ -37,8 +37,9 @@ from tianti.train.checkpoint import (
 from tianti.train.config import TrainSettings
 from tianti.train.guard import Verdict, judge
 from tianti.train.integrity import IntegrityCheck
-from tianti.train.log import TrainLog
+from tianti.train.log import NoLog, TrainLog
 from tianti.train.optimizer import Optimizers
+from tianti.train.ranks import ALONE, Ranks
 from tianti.train.regions import compile_regions
 from tianti.train.saving import BackgroundSaver
 from tianti.train.schedule import Schedule
@@ -94,6 +95,7 @@ class Trainer:
         out: folder for checkpoints, log and the number of steps.
         display: shows progress.
         begin: gives the weights a better start, where there is no checkpoint to go on from.
+        ranks: those that train together.
     """
 
     def __init__(
@@ -104,24 +106,27 @@ class Trainer:
         out: Path,
         display: Display,
         begin: Callable[[], None] | None = None,
+        ranks: Ranks = ALONE,
     ):
         keep_freed_memory()
+        self.ranks = ranks
         self.model, self.settings, self.data = model, settings, data
         self.out, self.display, self._begin = out, display, begin
-        self.optimizers = Optimizers(model, settings)
         checkpoint_activations(model, settings.activation_checkpointing)
         loss = functools.partial(
             causal_loss, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss
         )
         self.loss: LossFunction = compile_regions(model, loss) if settings.compile else loss
+        self.parameters = ranks.lay_out(model, settings.seed)
+        self.optimizers = Optimizers(model, settings, self.parameters, ranks)
         self.tokens_per_step = settings.batch_rows * data.train.context
         self.state = TrainState(step=0, total_steps=0)
-        self.saver = BackgroundSaver(out / CHECKPOINTS, settings.keep_checkpoints)
+        self.saver = BackgroundSaver(out / CHECKPOINTS, settings.keep_checkpoints, ranks)
         every = settings.check_memory_every
-        self.integrity = None if every is None else IntegrityCheck(model, every)
+        self.integrity = None if every is None else IntegrityCheck(self.parameters.values(), every)
         self.average: WeightAverage | None = None
         if settings.average or settings.average_tail:
-            self.average = WeightAverage(model, settings.average, settings.average_tail)
+            self.average = WeightAverage(self.parameters, settings.average, settings.average_tail)
         self.last_validation: float | None = None
         self._verdict: Verdict | None = None
         self._ahead: tuple[tuple[int, float], Batch] | None = None
@@ -134,7 +139,7 @@ class Trainer:
             UserError: the loss is not finite again and again, or the disk is full.
         """
         self._resume()
-        log = TrainLog(self.out / LOG, self.state.log_bytes)
+        log = TrainLog(self.out / LOG, self.state.log_bytes) if self.ranks.first else NoLog()
         try:
             with (
                 interruption.deferred(),
@@ -150,7 +155,8 @@ class Trainer:
         if self.settings.early_stopping:
             best = checkpoint_path(self.out / CHECKPOINTS, self.state.best_step)
             assert best is not None
-            write_json(self.out / BEST, {"checkpoint": best.name})
+            if self.ranks.first:
+                write_json(self.out / BEST, {"checkpoint": best.name})
         return self.state
 
     def _resume(self) -> None:
@@ -171,7 +177,8 @@ class Trainer:
                 self.average.restart()
             # A budget of wall time pays for this too.
             self.state.train_seconds = time.perf_counter() - began
-        self.state.total_steps = self._planned_steps() or 0
+        planned = (self._planned_steps() or 0) if self.ranks.first else 0
+        (self.state.total_steps,) = self.ranks.greatest(planned)
 
     def _load_last_good(self) -> bool:
         """Takes weights, optimizer and state from the newest checkpoint that is whole."""
@@ -180,6 +187,7 @@ class Trainer:
             on_damage=lambda error: self.display.say(
                 tr("Passing over a damaged checkpoint: {error}", error=error), "yellow"
             ),
+            ranks=self.ranks,
         )
         if checkpoint is None:
             return False
@@ -187,8 +195,8 @@ class Trainer:
             self.integrity.forget()
         self.state = checkpoint.state
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(checkpoint.model[name])
+            for name, held in self.parameters.items():
+                held.copy_(checkpoint.model[name])
         self.optimizers.load_state_tensors(checkpoint.optimizer)
         if self.average is not None:
             self.average.load(checkpoint.average)
@@ -217,17 +225,18 @@ class Trainer:
             try:
                 self.one_step(log, task)
             except _Abandoned:
-                self.optimizers.zero_grad()
+                self._drop_gradients()
             if self.state.bad_in_a_row >= MOST_BAD_STEPS:
                 self._go_back(log, self._verdict)
             now = time.perf_counter()
             self.state.train_seconds = before + now - begin
-            if clock is not None and (total := clock.after_step(self.state.step)) is not None:
+            measured = clock.after_step(self.state.step) if clock is not None else None
+            total, due, number = self._agreed(measured, now - last_save >= self.settings.save_every)
+            if clock is not None and total:
                 self.state.total_steps, clock = total, None
-                write_json(self.out / PLAN, {"total_steps": total})
+                if self.ranks.first:
+                    write_json(self.out / PLAN, {"total_steps": total})
             finished = self._finished()
-            due = now - last_save >= self.settings.save_every
-            number = interruption.requested()
             # Amid bad steps nothing is saved: training may have to go back to before them.
             wanted = (due or self._validation_due()) and not self.state.bad_in_a_row
             if wanted or finished or number:
@@ -240,6 +249,15 @@ class Trainer:
                 self._validate(log, task)
         self.saver.wait()
         log.sync()
+
+    def _agreed(self, total: int | None, due: bool) -> tuple[int, bool, int]:
+        """Gives what all ranks go by: steps in all, whether to save, a signal to stop, or zeros.
+
+        Clocks differ: the first rank's counts. A signal may reach one rank alone.
+        """
+        mine = (total or 0, int(due)) if self.ranks.first else (0, 0)
+        steps, save, number = self.ranks.greatest(*mine, interruption.requested() or 0)
+        return steps, bool(save), number
 
     def _finished(self) -> bool:
         if self.state.stopped:
@@ -270,8 +288,8 @@ class Trainer:
         if self.integrity is not None:
             self.integrity.before_step(step, lambda: self._gradients(batch))
         nats = self._gradients(batch)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        whole_norm = torch.nn.utils.get_total_norm(gradients)
+        nats = self.ranks.total(nats)
+        whole_norm = self.ranks.gradient_norm(self.parameters.values())
         # A GPU is still at work on what it was told: the one time a step waits for it comes after.
         self._batch(step + 1)
         loss, norm = torch.stack((nats, whole_norm.double())).tolist()
@@ -279,13 +297,13 @@ class Trainer:
         if verdict is None:
             # Most steps need no clipping, and then the gradients are not read once more.
             if norm > (longest := self.settings.clip_grad_norm):
-                parameters = self.model.parameters()
-                torch.nn.utils.clip_grads_with_norm_(parameters, longest, whole_norm)
+                held = self.parameters.values()
+                torch.nn.utils.clip_grads_with_norm_(held, longest, whole_norm)
             self.optimizers.step()
             self.state.bad_in_a_row = 0
         else:
             self._skip_bad_step(verdict)
-        self.optimizers.zero_grad()
+        self._drop_gradients()
         self.state.step += 1
         if self.average is not None:
             self.average.update(self.state.step, self.state.total_steps)
@@ -305,27 +323,37 @@ class Trainer:
             facts["val BPB"] = f"{self.last_validation:.3f}"
         task.update(self.state.step, self.state.total_steps or None, facts)
 
+    def _drop_gradients(self) -> None:
+        self.optimizers.zero_grad()
+        self.ranks.drop_gradients()
+
     def _batch(self, step: int) -> Batch:
         # While the steps are still being measured, nothing is late yet.
         progress = step / self.state.total_steps if self.state.total_steps else 0.0
         key = (step + self.state.batch_offset, progress)
         if self._ahead is None or self._ahead[0] != key:
-            self._ahead = key, self.data.train.batch(key[0], progress=progress)
+            rank, count = self.ranks.number, self.ranks.count
+            self._ahead = key, self.data.train.batch(key[0], rank, count, progress)
         return self._ahead[1]
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Adds up the gradients of a batch's micro-batches; gives nats per token, float64."""
         if self.settings.dropout:
             # What is dropped is, like the data, a function of seed and step.
-            torch.manual_seed(mix(mix(self.settings.seed) ^ self.state.step) >> 1)
-        total = batch.labels.size
+            key = mix(self.settings.seed) ^ self.state.step
+            torch.manual_seed(mix(key ^ self.ranks.number << 40) >> 1)
+        # All labels of a step are supervised, and all ranks have as many.
+        total = batch.labels.size * self.ranks.count
         nats = torch.zeros((), dtype=torch.float64, device=self.model.device)
-        for start in range(0, len(batch.ids), self.settings.micro_batch_rows):
-            if start:
+        rows = self.settings.micro_batch_rows
+        for start in range(0, len(batch.ids), rows):
+            if start and self.ranks.alone:
                 _heed_a_request()
-            part = self._loss_of_rows(batch, start, self.settings.micro_batch_rows)
+            self.ranks.before_backward(last=start + rows >= len(batch.ids))
+            part = self._loss_of_rows(batch, start, rows)
             (part.total / total).backward()
             nats += part.nats
+        self.ranks.collect_gradients()
         return nats / total
 
     def _loss_of_rows(self, batch: Batch, start: int, rows: int) -> CausalLoss:
@@ -393,12 +421,13 @@ class Trainer:
         )
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.detach() for name, tensor in self.model.named_parameters()}
+        return {name: tensor.detach() for name, tensor in self.parameters.items()}
 
     def _validate(self, log: TrainLog, task: Task) -> None:
         self.model.eval()
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
             self.last_validation = self.validation_bits_per_byte()
+            self.ranks.settle()
         self.model.train()
         note_validation(self.state, self.last_validation, self.settings.early_stopping)
         if self.state.stopped:
@@ -432,8 +461,9 @@ class Trainer:
         nats = num_bytes = 0.0
         token_bytes = torch.from_numpy(self.data.token_bytes)
         for index in range(max(1, min(available, wanted))):
-            _heed_a_request()
-            batch = stream.batch(index)
+            if self.ranks.alone:
+                _heed_a_request()
+            batch = stream.batch(index, self.ranks.number, self.ranks.count)
             labels = torch.from_numpy(batch.labels)
             counted = token_bytes[labels]
             # Special tokens stand for no bytes: neither their loss nor their bytes count.
@@ -441,4 +471,6 @@ class Trainer:
             part = self._loss_of_rows(Batch(batch.ids, masked, batch.segments), 0, len(batch.ids))
             nats += part.nats.item()
             num_bytes += counted.sum().item()
-        return nats / math.log(2) / max(num_bytes, 1)
+        sums = [torch.tensor(value, dtype=torch.float64) for value in (nats, num_bytes)]
+        whole_nats, whole_bytes = (self.ranks.total(value).item() for value in sums)
+        return whole_nats / math.log(2) / max(whole_bytes, 1)

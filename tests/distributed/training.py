@@ -1,0 +1,53 @@
+"""What each of several processes does for `test_training.py`: the cases it is given, in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.conftest import tiny_config
+from tests.train.test_optimizers import settings
+from tests.train.training_data import TOKEN_BYTES, stream
+from tianti.model.transformer import Transformer
+from tianti.progress import SILENT
+from tianti.scale.layout import Layout
+from tianti.scale.parallel import ManyRanks
+from tianti.scale.world import join, leave, place_in
+from tianti.train.stage import place
+from tianti.train.trainer import TrainData, Trainer
+
+VALIDATION_ROWS = 8
+
+
+def train(splits: Path, out: Path, layout: Layout, shape: dict, changes: dict) -> None:
+    values = settings(**changes)
+    ranks = ManyRanks(layout, torch.device("cpu"))
+    with torch.device("meta"):
+        model = Transformer(tiny_config(context=32, **shape), dropout=values.dropout)
+    place(model, values, torch.device("cpu"))
+    validation = stream(splits, "validation", VALIDATION_ROWS)
+    data = TrainData(stream(splits, "train", values.batch_rows), validation, TOKEN_BYTES)
+    Trainer(model, values, data, out, SILENT, ranks=ranks).fit()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    where = place_in(os.environ)
+    assert where is not None
+    join(where, torch.device("cpu"))
+    for case in json.loads(Path(sys.argv[1]).read_text()):
+        layout = Layout(**case["layout"])
+        out = Path(case["out"])
+        if where.rank == 0:
+            out.mkdir(parents=True, exist_ok=True)
+        torch.distributed.barrier()
+        train(Path(case["splits"]), out, layout, case["shape"], case["changes"])
+    leave()
+
+
+if __name__ == "__main__":
+    main()
