@@ -33,6 +33,7 @@ def run(
     until: str | None = None,
     redo_from: str | None = None,
     display: Display | None = None,
+    nproc: int = 1,
 ) -> Run:
     """Carries a recipe out: what is up to date is kept, the rest is done.
 
@@ -42,6 +43,7 @@ def run(
         until: last stage to do.
         redo_from: first stage to do again even if it is up to date.
         display: shows progress on stderr; by default it does.
+        nproc: processes of this machine that train together.
 
     Returns:
         The run: its `path`, its `results` and which stages were done.
@@ -57,6 +59,7 @@ def run(
         until=until,
         redo_from=redo_from,
         display=display or Display(),
+        processes=nproc,
     )
 
 

@@ -20,7 +20,7 @@ from tianti.generate.config import GenerateConfig
 from tianti.messages import tr
 from tianti.model.settings import ModelConfig
 from tianti.tokens.config import TokenizerConfig
-from tianti.train.config import TrainConfig
+from tianti.train.config import LayoutConfig, TrainConfig
 
 
 class Recipe(BaseModel):
@@ -39,6 +39,9 @@ class Recipe(BaseModel):
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The network.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="How it is trained.")
+    layout: LayoutConfig = Field(
+        default_factory=LayoutConfig, description="How training goes over many devices."
+    )
     evaluate: EvaluateConfig = Field(
         default_factory=EvaluateConfig, description="What is measured at the end."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 
 from tests.train.test_trainer import trainer
 from tests.train.training_data import write_splits
-from tianti.train.checkpoint import load_last_good
+from tianti.errors import Damaged
+from tianti.files import read_sealed, write_sealed
+from tianti.train.checkpoint import STATE, list_checkpoints, load_checkpoint, load_last_good
 from tianti.train.log import read_log
 from tianti.train.trainer import CHECKPOINTS, LOG
 
@@ -28,6 +31,9 @@ VARIANTS = {
     "adamw": (UNTIED, {"optimizer": "adamw", "average": 0.9, "decay_embeddings": False}),
 }
 COMMON = {"batch_rows": 8, "budget": "20 steps", "validate_every": 5}
+# A training that two layouts took on from each other, and what goes on with it.
+BROKEN_OFF, SAVED = 9, {"save_every": 1e-9, "keep_checkpoints": 2}
+GOES_ON = {2: {"replicate": 2}, 4: {"replicate": 2, "shard": 2}, 8: {"shard": 8}}
 # What Muon makes of rounding shows in the norm first: 1 × 8 and 8 × 1 rows differ by 5e-6 in it.
 TOLERATED = {"loss": 1e-5, "validation_bits_per_byte": 1e-5, "grad_norm": 1e-4}
 
@@ -58,21 +64,39 @@ def name_of(layout: dict) -> str:
     return "-".join(f"{key}{value}" for key, value in layout.items())
 
 
+def case_of(splits, out, layout, variant, **changes):
+    shape, settings = VARIANTS[variant]
+    return {
+        "layout": layout,
+        "splits": str(splits),
+        "out": str(out),
+        "shape": shape,
+        "changes": COMMON | settings | changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def broken_off(splits, tmp_path_factory):
+    """A training that four processes left in the middle."""
+    folder = tmp_path_factory.mktemp("broken-off")
+    case = case_of(splits, folder / "out", {"shard": 4}, "muon", **SAVED)
+    done = start(4, [case | {"until": BROKEN_OFF}], folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "out"
+
+
 @pytest.fixture(scope="module", params=LAYOUTS)
-def finished(request, splits, tmp_path_factory):
+def finished(request, splits, broken_off, tmp_path_factory):
     """All cases of some number of processes, in one start of them."""
     folder = tmp_path_factory.mktemp(f"world-{request.param}")
     cases = [
-        {
-            "layout": layout,
-            "splits": str(splits),
-            "out": str(folder / name_of(layout) / variant),
-            "shape": shape,
-            "changes": COMMON | changes,
-        }
+        case_of(splits, folder / name_of(layout) / variant, layout, variant)
         for layout in LAYOUTS[request.param]
-        for variant, (shape, changes) in VARIANTS.items()
+        for variant in VARIANTS
     ]
+    went_on = folder / "went-on" / "muon"
+    shutil.copytree(broken_off, went_on)
+    cases.append(case_of(splits, went_on, GOES_ON[request.param], "muon", **SAVED))
     done = start(request.param, cases, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return [Path(case["out"]) for case in cases]
@@ -86,15 +110,43 @@ def checkpoint(out: Path):
 
 def test_losses_and_weights_are_those_of_one_process(finished, alone):
     for out in finished:
-        logs = [read_log(folder / LOG) for folder in (alone / out.name, out)]
-        assert len(logs[0]) == len(logs[1]) == 24
-        for expected, found in zip(*logs, strict=True):
-            for field, error in TOLERATED.items():
-                if field in expected:
-                    assert found[field] == pytest.approx(expected[field], rel=error), (out, found)
-        wanted, got = checkpoint(alone / out.name), checkpoint(out)
-        for kind in ("model", "optimizer", "average"):
-            tensors, others = getattr(wanted, kind), getattr(got, kind)
-            assert tensors.keys() == others.keys()
-            for key, tensor in tensors.items():
-                torch.testing.assert_close(others[key], tensor, rtol=1e-4, atol=1e-4)
+        compare(alone / out.name, out)
+
+
+def compare(alone, out):
+    logs = [read_log(folder / LOG) for folder in (alone, out)]
+    assert len(logs[0]) == len(logs[1]) == 24
+    for expected, found in zip(*logs, strict=True):
+        for field, error in TOLERATED.items():
+            if field in expected:
+                assert found[field] == pytest.approx(expected[field], rel=error), (out, found)
+    wanted, got = checkpoint(alone), checkpoint(out)
+    for kind in ("model", "optimizer", "average"):
+        tensors, others = getattr(wanted, kind), getattr(got, kind)
+        assert tensors.keys() == others.keys()
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(others[key], tensor, rtol=1e-4, atol=1e-4)
+
+
+def test_one_process_goes_on_where_four_left_off(splits, broken_off, alone, tmp_path):
+    out = tmp_path / "muon"
+    shutil.copytree(broken_off, out)
+    assert checkpoint(out).state.step == BROKEN_OFF
+    made = trainer(splits, out, validation_rows=8, **COMMON | VARIANTS["muon"][1])
+    made.fit()
+    compare(alone / "muon", out)
+
+
+def test_a_part_that_is_missing_is_told(broken_off, tmp_path):
+    shutil.copytree(broken_off, tmp_path / "out")
+    newest = list_checkpoints(tmp_path / "out" / CHECKPOINTS)[0]
+    state = read_sealed(newest / STATE)
+    lost = "model-00002.safetensors"
+    (newest / lost).unlink()
+    with pytest.raises(Damaged, match=lost):
+        load_checkpoint(newest)
+    # Nor does it help to say that it never was.
+    state["files"].pop(lost)
+    write_sealed(newest / STATE, state)
+    with pytest.raises(Damaged, match=r"a part of .* is missing"):
+        load_checkpoint(newest)

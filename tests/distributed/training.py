@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -23,7 +24,13 @@ from tianti.train.trainer import TrainData, Trainer
 VALIDATION_ROWS = 8
 
 
-def train(splits: Path, out: Path, layout: Layout, shape: dict, changes: dict) -> None:
+class Stopped(Exception):
+    """A training ended before its time, with all saved."""
+
+
+def train(
+    splits: Path, out: Path, layout: Layout, shape: dict, changes: dict, until: int | None
+) -> None:
     values = settings(**changes)
     ranks = ManyRanks(layout, torch.device("cpu"))
     with torch.device("meta"):
@@ -31,7 +38,18 @@ def train(splits: Path, out: Path, layout: Layout, shape: dict, changes: dict) -
     place(model, values, torch.device("cpu"))
     validation = stream(splits, "validation", VALIDATION_ROWS)
     data = TrainData(stream(splits, "train", values.batch_rows), validation, TOKEN_BYTES)
-    Trainer(model, values, data, out, SILENT, ranks=ranks).fit()
+    trainer = Trainer(model, values, data, out, SILENT, ranks=ranks)
+    inner = trainer.one_step
+
+    def step(log, task):
+        if trainer.state.step == until:
+            trainer.saver.wait()
+            raise Stopped
+        inner(log, task)
+
+    trainer.one_step = step
+    with contextlib.suppress(Stopped):
+        trainer.fit()
 
 
 def main() -> None:
@@ -45,7 +63,9 @@ def main() -> None:
         if where.rank == 0:
             out.mkdir(parents=True, exist_ok=True)
         torch.distributed.barrier()
-        train(Path(case["splits"]), out, layout, case["shape"], case["changes"])
+        until = case.get("until")
+        train(Path(case["splits"]), out, layout, case["shape"], case["changes"], until)
+        torch.distributed.barrier()
     leave()
 
 

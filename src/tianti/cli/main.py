@@ -51,6 +51,9 @@ def run_command(
     from_: Annotated[
         str | None, typer.Option("--from", help=tr("First stage to do again in any case."))
     ] = None,
+    nproc: Annotated[
+        int, typer.Option(min=1, help=tr("Processes of this machine that train together."))
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Carries a recipe out."""
@@ -61,7 +64,12 @@ def run_command(
 
     display = Display()
     finished = run(
-        Recipe.load(recipe, overrides or []), out, until=until, redo_from=from_, display=display
+        Recipe.load(recipe, overrides or []),
+        out,
+        until=until,
+        redo_from=from_,
+        display=display,
+        nproc=nproc,
     )
     if as_json:
         print_json(finished.results)

@@ -64,6 +64,7 @@ def carry_out(
     until: str | None = None,
     redo_from: str | None = None,
     display: Display = SILENT,
+    processes: int = 1,
 ) -> Run:
     """Carries a recipe out.
 
@@ -73,6 +74,7 @@ def carry_out(
         until: last stage to do.
         redo_from: first stage to do again even if it is up to date.
         display: shows progress.
+        processes: of this machine that train together.
 
     Raises:
         UserError: something the user can mend; what is finished stays.
@@ -86,12 +88,13 @@ def carry_out(
             )
     folder = out or default_folder(recipe)
     with one_writer(folder), interruption.signals_handled():
-        return _Runner(recipe, folder, display).run(until, redo_from)
+        return _Runner(recipe, folder, display, processes).run(until, redo_from)
 
 
 class _Runner:
-    def __init__(self, recipe: Recipe, folder: Path, display: Display):
+    def __init__(self, recipe: Recipe, folder: Path, display: Display, processes: int):
         self.recipe, self.folder, self.display = recipe, folder, display
+        self.processes = processes
         self.manifests: dict[str, Manifest] = {}
         self.done: list[str] = []
         self.kept: list[str] = []
@@ -175,7 +178,19 @@ class _Runner:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         wall, cpu = time.perf_counter(), time.process_time()
         try:
-            metrics = stage.load()(config.call, folders, partial, self.display)
+            if stage.name == "train" and self.processes > 1:
+                from tianti.scale.launch import train_on_many
+
+                metrics = train_on_many(
+                    config.call,
+                    self.recipe.layout,
+                    self.processes,
+                    folders,
+                    partial,
+                    self.display,
+                )
+            else:
+                metrics = stage.load()(config.call, folders, partial, self.display)
         except (MemoryError, RuntimeError) as error:
             if (known := _out_of_memory(error, stage)) is not None:
                 raise known from error

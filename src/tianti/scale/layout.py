@@ -1,30 +1,12 @@
-"""How a network is laid out over many devices: the `layout:` block of a recipe."""
+"""How a network is laid out over many devices, with nothing left open."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from tianti.errors import UserError
 from tianti.messages import tr
-
-Degree = Annotated[int, Field(ge=1)]
-
-
-class LayoutConfig(BaseModel):
-    """Over how many devices each dimension goes; their product is the number of all."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    replicate: Degree | Literal["auto"] = Field(
-        "auto", description="Copies of the network that share a batch (DDP; with shard: HSDP)."
-    )
-    shard: Degree | Literal["auto"] = Field(
-        "auto",
-        description="Devices over which weights, gradients and optimizer of a copy are cut (FSDP).",
-    )
+from tianti.train.config import LayoutConfig
 
 
 @dataclass(frozen=True)

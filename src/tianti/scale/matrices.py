@@ -118,9 +118,9 @@ def _all_rows(parts: list[MatrixPart], group: dist.ProcessGroup) -> Tensor:
     """Gives how many rows of each matrix each rank holds, `(ranks, matrices)`."""
     device = parts[0].rows.device
     held = torch.tensor([len(part.rows) for part in parts], device=device)
-    spans = held.new_empty(group.size() * len(parts))
-    dist.all_gather_into_tensor(spans, held, group=group)
-    return spans.view(group.size(), len(parts)).cpu()
+    spans = [torch.empty_like(held) for _ in range(group.size())]
+    dist.all_gather(spans, held, group=group)
+    return torch.stack(spans).cpu()
 
 
 def _exchange(
@@ -156,10 +156,10 @@ def _among_copies(
     if held:
         filled = torch.cat(held)
         mine[: len(filled)] = filled
-    every = like.new_empty(longest * group.size())
-    dist.all_gather_into_tensor(every, mine, group=group)
+    every = [torch.empty_like(mine) for _ in range(group.size())]
+    dist.all_gather(every, mine, group=group)
     found: list[Tensor] = [like] * len(parts)
-    for some, chunk, length in zip(by_copy, every.split(longest), lengths, strict=True):
+    for some, chunk, length in zip(by_copy, every, lengths, strict=True):
         sizes = [parts[i].rows.numel() for i in some]
         for i, piece in zip(some, chunk[:length].split(sizes), strict=True):
             found[i] = piece.view_as(parts[i].rows)

@@ -125,6 +125,23 @@ class TrainConfig(BaseModel):
         return self
 
 
+Degree = Annotated[int, Field(ge=1)] | Literal["auto"]
+
+
+class LayoutConfig(BaseModel):
+    """Over how many devices training goes, and how: the product is the number of all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    replicate: Degree = Field(
+        "auto", description="Copies of the network that share a batch (DDP; with shard: HSDP)."
+    )
+    shard: Degree = Field(
+        "auto",
+        description="Devices over which weights, gradients and optimizer of a copy are cut (FSDP).",
+    )
+
+
 class TrainSettings(BaseModel):
     """Training with nothing left open: what the stage gets and its fingerprint covers."""
 

@@ -25,10 +25,12 @@ class Ranks:
         count: of those.
         first: this one says what all do, and writes what is written once.
         regions: of the parameters held in part, by name.
+        step: that training is at.
     """
 
     number, count = 0, 1
     first = True
+    step = 0
     regions: Mapping[str, Region] = MappingProxyType({})
 
     @property

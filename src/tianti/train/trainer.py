@@ -281,7 +281,7 @@ class Trainer:
 
     def one_step(self, log: TrainLog, task: Task) -> None:
         """Computes the gradient of one global batch and updates the weights."""
-        step = self.state.step
+        self.ranks.step = step = self.state.step
         share = self._schedule().at(step)
         self.optimizers.set_learning_rate(self.settings.learning_rate * share)
         batch = self._batch(step)
