@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,12 +18,16 @@ from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.scale.layout import refuse_nonsense, settle
+from tianti.train.checkpoint import newest_step
 from tianti.train.config import LayoutConfig, TrainStageConfig
+from tianti.train.trainer import CHECKPOINTS
 
 TASK, RESULT, FAILURE = "task.json", "result.json", "failure.json"
-# How often processes that were lost are started anew before that is taken for an error.
-RESTARTS = 20
+# How often processes are started anew without any getting further before that is an error.
+MOST_IN_VAIN = 3
 _POLL_SECONDS = 0.1
+# How long who has lost another may take to end.
+_GRACE_SECONDS = 3.0
 
 
 def train_on_many(
@@ -64,7 +70,7 @@ def train_on_many(
             "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
         },
     )
-    code = _watched(processes, task)
+    code = _watched(processes, task, display)
     if (out / FAILURE).is_file():
         failure = read_json(out / FAILURE)
         raise UserError(failure["what"], where=failure["where"], remedy=failure["remedy"])
@@ -80,20 +86,86 @@ def train_on_many(
     return metrics
 
 
-def _watched(processes: int, task: Path) -> int:
-    """Starts the processes and waits for them; gives the exit code of who watches them."""
-    cores = max(1, (os.cpu_count() or 1) // processes)
-    environment = {"OMP_NUM_THREADS": str(cores)} | os.environ
-    command = [sys.executable, "-m", "tianti.scale.agent", str(processes), str(task.resolve())]
-    with interruption.deferred():
-        agent = subprocess.Popen(command, env=environment)
-        told = False
-        while (code := agent.poll()) is None:
-            if interruption.requested() is not None and not told:
-                agent.terminate()
-                told = True
-            time.sleep(_POLL_SECONDS)
-        number = interruption.requested()
-    if number is not None:
-        raise interruption.Interrupted(number)
+def _watched(processes: int, task: Path, display: Display) -> int:
+    """Starts the processes and waits for them; gives 0, or the exit code of who failed last."""
+    out, vain, code = task.parent, 0, 1
+    while vain < MOST_IN_VAIN:
+        before = newest_step(out / CHECKPOINTS)
+        with interruption.deferred():
+            group = _Group(processes, task)
+            try:
+                code = group.wait()
+            finally:
+                group.end()
+        if (number := interruption.requested()) is not None:
+            raise interruption.Interrupted(number)
+        if not code or (out / FAILURE).is_file():
+            return code
+        step = newest_step(out / CHECKPOINTS)
+        vain = vain + 1 if step == before else 0
+        display.say(
+            tr(
+                "A process was lost (exit code {code}): going on from step {step}",
+                code=code,
+                step=step,
+            ),
+            "yellow",
+        )
     return code
+
+
+class _Group:
+    """Processes that train together, each told its place as torchrun tells it.
+
+    Args:
+        processes: how many.
+        task: what they are to do.
+    """
+
+    def __init__(self, processes: int, task: Path):
+        cores = max(1, (os.cpu_count() or 1) // processes)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "tianti.scale.worker", str(task.resolve())]
+        self.members = []
+        for rank in range(processes):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
+            place |= {"LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+            environment = {"OMP_NUM_THREADS": str(cores)} | os.environ
+            environment |= {name: str(value) for name, value in place.items()}
+            environment["MASTER_ADDR"] = "127.0.0.1"
+            # Ctrl-C is for this process, which passes it on once.
+            member = subprocess.Popen(command, env=environment, start_new_session=True)
+            self.members.append(member)
+
+    def wait(self) -> int:
+        """Waits until all have ended, or one has failed; passes on a request to stop.
+
+        Returns:
+            0, or the exit code of who failed.
+        """
+        stopped = None
+        while True:
+            codes = [member.poll() for member in self.members]
+            # Who was told to stop may end before another has saved.
+            if failed := [code for code in codes if code not in (None, 0, stopped)]:
+                return failed[0] or 0
+            if None not in codes:
+                return 0
+            if stopped is None and interruption.requested() is not None:
+                stopped = 128 + signal.SIGTERM
+                for member in self.members:
+                    member.terminate()
+            time.sleep(_POLL_SECONDS)
+
+    def end(self) -> None:
+        """Ends who is left: what it holds is saved already, or would be of no use alone."""
+        until = time.monotonic() + _GRACE_SECONDS
+        for member in self.members:
+            try:
+                # Who was told to stop, or found the same mistake, ends by itself.
+                member.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                member.kill()
+                member.wait()

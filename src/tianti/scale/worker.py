@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 from tianti import interruption
-from tianti.device import choose_device
+from tianti.device import choose_device, is_out_of_memory
 from tianti.errors import UserError
 from tianti.files import read_json, write_json
 from tianti.messages import tr
@@ -39,6 +41,7 @@ def main() -> None:
         sys.exit(2)
     place = place_in(os.environ)
     assert place is not None
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     ranks: ManyRanks | None = None
     try:
         with interruption.signals_handled():
@@ -58,6 +61,16 @@ def main() -> None:
         os._exit(2)
     except RuntimeError as error:
         step = 0 if ranks is None else ranks.step
+        if is_out_of_memory(error):
+            _tell(
+                out,
+                UserError(
+                    tr("there is not enough memory"),
+                    where=f"train, rank {place.rank}",
+                    remedy=tr("Lower train.micro_batch_rows or model.size"),
+                ),
+            )
+            os._exit(2)
         if _is_a_loss(error):
             lost = tr("rank {rank} lost another at step {step}", rank=place.rank, step=step)
             print(lost, file=sys.stderr, flush=True)
@@ -77,6 +90,13 @@ def main() -> None:
         os._exit(2)
     except Exception:  # noqa: BLE001 -- whatever it is, the others wait
         _leave_at_once()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when the one that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _leave_at_once() -> NoReturn:

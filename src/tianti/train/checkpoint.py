@@ -168,6 +168,16 @@ def _write_tensors(partial: Path, checkpoint: Checkpoint, part: Part | None) -> 
         part.note(partial, {part.file(kind): part.written(files[kind]) for kind in files})
 
 
+def newest_step(folder: Path) -> int:
+    """Gives the step of the newest checkpoint, 0 where there is none."""
+    return max((step_of(path) for path in list_checkpoints(folder)), default=0)
+
+
+def step_of(path: Path) -> int:
+    """Gives the step of a checkpoint from its name."""
+    return int(path.name.split("-")[1])
+
+
 def load_checkpoint(path: Path, regions: Mapping[str, Region] | None = None) -> Checkpoint:
     """Reads one checkpoint.
 
@@ -213,7 +223,7 @@ def load_last_good(
         ranks: those that read it together, each what it holds.
     """
     # What one rank sees on a shared disk another may see later: the first says what there is.
-    steps = [int(path.name.split("-")[1]) for path in list_checkpoints(folder)]
+    steps = [step_of(path) for path in list_checkpoints(folder)]
     before = None
     while True:
         here = [step for step in steps if before is None or step < before] if ranks.first else []
