@@ -36,7 +36,7 @@ PARTS = {
     ),
     "time_to_loss_zh": (
         "Training: the same on Chinese text",
-        ["time_to_loss.py", "--data", "zh_tech_lctt", "--shares", "0.125,0.25"],
+        ["time_to_loss.py", "--data", "zh_tech_lctt", "--shares", "0.125"],
     ),
     "memory": ("Training: memory by vocabulary and checkpointing", ["memory.py"]),
     "judging": (
