@@ -150,3 +150,21 @@ def test_a_part_that_is_missing_is_told(broken_off, tmp_path):
     write_sealed(newest / STATE, state)
     with pytest.raises(Damaged, match=r"a part of .* is missing"):
         load_checkpoint(newest)
+
+
+def test_each_of_several_ranks_checks_some_of_the_files(broken_off, tmp_path):
+    shutil.copytree(broken_off, tmp_path / "out")
+    newest = list_checkpoints(tmp_path / "out" / CHECKPOINTS)[0]
+    files = sorted(newest.glob("*.safetensors"))
+    content = bytearray(files[2].read_bytes())
+    content[-1] ^= 1
+    files[2].write_bytes(content)
+    with pytest.raises(Damaged, match=files[2].name):
+        load_checkpoint(newest)
+    found = []
+    for number in range(4):
+        try:
+            load_checkpoint(newest, share=(number, 4))
+        except Damaged:
+            found.append(number)
+    assert found == [2]
