@@ -162,6 +162,9 @@ def _write_tensors(partial: Path, checkpoint: Checkpoint, part: Part | None) -> 
         if kind == AVERAGE and not tensors:
             continue
         wanted = tensors if part is None else part.written(tensors)
+        if part is not None and not wanted:
+            # Another rank holds the same and writes it.
+            continue
         name = f"{kind}.safetensors" if part is None else part.file(kind)
         write_tensors(partial / name, {k: v.contiguous() for k, v in wanted.items()})
     if part is not None:

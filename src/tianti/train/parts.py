@@ -157,7 +157,7 @@ def read_parts(
                     filled[name] = found[name].numel()
                     continue
                 if name not in found:
-                    # Read as one value, the slice tells the type.
+                    # A slice of nothing tells the type.
                     dtype = source.get_slice(name)[tuple(slice(0, 0) for _ in shape)].dtype
                     found[name], filled[name] = torch.empty(asked.size, dtype=dtype), 0
                 _copy_overlap(held, start, shape, found[name], asked, filled, name)
