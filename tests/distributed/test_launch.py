@@ -27,7 +27,7 @@ from tianti.interruption import Interrupted, signals_handled
 from tianti.runs.manifest import Manifest
 from tianti.scale.launch import FAILURE, RESULT, train_on_many
 from tianti.scale.layout import Layout, refuse_nonsense, settle
-from tianti.scale.world import Place, place_in
+from tianti.scale.place import Place, place_in
 from tianti.train.checkpoint import load_last_good
 from tianti.train.config import LayoutConfig, TrainStageConfig
 from tianti.train.log import read_log
@@ -99,6 +99,29 @@ def test_a_recipe_is_carried_out_by_two_processes(text_folder, finished_run, tmp
     key = "validation_bits_per_byte"
     assert together[key] == pytest.approx(alone[key], rel=1e-4)
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_ranks_that_torchrun_started_carry_a_recipe_out(text_folder, finished_run, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny_recipe(text_folder))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "tianti", "run", str(recipe)]
+    command += ["--out", str(tmp_path / "run"), "--until", "model"]
+    for said in ("2 processes: shard 2", "train: up to date, kept"):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+    alone, together = (
+        read_json(run / "results.json")["train"] for run in (finished_run, tmp_path / "run")
+    )
+    key = "validation_bits_per_byte"
+    assert together[key] == pytest.approx(alone[key], rel=1e-4)
+    # What the first cannot do, the others do not wait for.
+    refused = subprocess.run(
+        [*command, "train.batch_tokens=192"], capture_output=True, text=True, timeout=300
+    )
+    assert refused.returncode
+    assert "3 rows of a step cannot be shared evenly by 2 devices" in refused.stderr
 
 
 def test_who_dies_is_replaced_and_nothing_is_lost(config, inputs, tmp_path):

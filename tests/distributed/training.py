@@ -17,7 +17,8 @@ from tianti.model.transformer import Transformer
 from tianti.progress import SILENT
 from tianti.scale.layout import Layout
 from tianti.scale.parallel import ManyRanks
-from tianti.scale.world import join, leave, place_in
+from tianti.scale.place import place_in
+from tianti.scale.world import join, leave
 from tianti.train.stage import place
 from tianti.train.trainer import TrainData, Trainer
 

@@ -71,6 +71,9 @@ def run_command(
         display=display,
         nproc=nproc,
     )
+    if not finished.results:
+        # One of several ranks that others started: the first one speaks.
+        return
     if as_json:
         print_json(finished.results)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from tianti.runs.stages import (
     summary,
 )
 from tianti.runs.verify import PARTIAL, seal
+from tianti.scale.place import Place, place_in
 from tianti.units import format_duration
 
 REPORT = "report.html"
@@ -87,14 +89,52 @@ def carry_out(
                 remedy=tr("Stages: {names}", names=", ".join(STAGE_NAMES)),
             )
     folder = out or default_folder(recipe)
+    place = place_in(os.environ) if processes == 1 else None
+    if place is not None and place.world > 1:
+        return _by_all_ranks(recipe, folder, place, until, redo_from, display)
     with one_writer(folder), interruption.signals_handled():
         return _Runner(recipe, folder, display, processes).run(until, redo_from)
 
 
+def _by_all_ranks(
+    recipe: Recipe,
+    folder: Path,
+    place: Place,
+    until: str | None,
+    redo_from: str | None,
+    display: Display,
+) -> Run:
+    """Carries a recipe out as one of several ranks: the first does all, the others train too."""
+    from tianti.scale.together import dismiss_others, wait_and_take_part
+
+    if place.rank:
+        with interruption.signals_handled():
+            wait_and_take_part(folder, place)
+        return Run(folder, {}, (), ())
+    with one_writer(folder), interruption.signals_handled():
+        runner = _Runner(recipe, folder, display, 1, place)
+        error: str | None = None
+        try:
+            return runner.run(until, redo_from)
+        except UserError as mistake:
+            error = str(mistake)
+            raise
+        finally:
+            if "train" not in runner.done:
+                dismiss_others(folder, error)
+
+
 class _Runner:
-    def __init__(self, recipe: Recipe, folder: Path, display: Display, processes: int):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        display: Display,
+        processes: int,
+        place: Place | None = None,
+    ):
         self.recipe, self.folder, self.display = recipe, folder, display
-        self.processes = processes
+        self.processes, self.place = processes, place
         self.manifests: dict[str, Manifest] = {}
         self.done: list[str] = []
         self.kept: list[str] = []
@@ -187,6 +227,18 @@ class _Runner:
                     self.processes,
                     folders,
                     partial,
+                    self.display,
+                )
+            elif stage.name == "train" and self.place is not None:
+                from tianti.scale.together import train_with_others
+
+                metrics = train_with_others(
+                    config.call,
+                    self.recipe.layout,
+                    self.place,
+                    folders,
+                    partial,
+                    self.folder,
                     self.display,
                 )
             else:

@@ -17,7 +17,7 @@ from tianti.errors import UserError
 from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
-from tianti.scale.layout import refuse_nonsense, settle
+from tianti.scale.layout import Layout, refuse_nonsense, settle
 from tianti.train.checkpoint import newest_step
 from tianti.train.config import LayoutConfig, TrainStageConfig
 from tianti.train.trainer import CHECKPOINTS
@@ -60,16 +60,7 @@ def train_on_many(
     task = out / TASK
     for name in (RESULT, FAILURE):
         (out / name).unlink(missing_ok=True)
-    write_json(
-        task,
-        {
-            "model": config.model.as_dict(),
-            "settings": config.settings.model_dump(mode="json"),
-            "device": config.device,
-            "layout": asdict(settled),
-            "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
-        },
-    )
+    write_json(task, task_of(config, settled, inputs))
     code = _watched(processes, task, display)
     if (out / FAILURE).is_file():
         failure = read_json(out / FAILURE)
@@ -84,6 +75,17 @@ def train_on_many(
     for name in (TASK, RESULT):
         (out / name).unlink()
     return metrics
+
+
+def task_of(config: TrainStageConfig, layout: Layout, inputs: dict[str, Path]) -> dict[str, Any]:
+    """Gives as plain values what every process is to do."""
+    return {
+        "model": config.model.as_dict(),
+        "settings": config.settings.model_dump(mode="json"),
+        "device": config.device,
+        "layout": asdict(layout),
+        "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
+    }
 
 
 def _watched(processes: int, task: Path, display: Display) -> int:

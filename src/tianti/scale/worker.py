@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -23,13 +23,26 @@ from tianti.progress import SILENT, Display
 from tianti.scale.launch import FAILURE, RESULT
 from tianti.scale.layout import Layout
 from tianti.scale.parallel import ManyRanks
+from tianti.scale.place import Place, place_in
 from tianti.scale.preflight import refuse_what_differs
-from tianti.scale.world import TIMEOUT, Place, join, leave, place_in
+from tianti.scale.world import TIMEOUT, join, leave
 from tianti.train.config import TrainSettings, TrainStageConfig
 from tianti.train.stage import train
 
 # Seconds that who waits for another waits; for tests and slow disks.
 PATIENCE = "TIANTI_RANKS_TIMEOUT"
+# What Gloo and NCCL say when the other end is gone.
+GONE = (
+    "connection reset",
+    "connection closed",
+    "connection refused",
+    "broken pipe",
+    "remote process exited",
+)
+
+
+class RankLost(Exception):
+    """Another rank is gone; all start anew from the last checkpoint."""
 
 
 def main() -> None:
@@ -42,54 +55,69 @@ def main() -> None:
     place = place_in(os.environ)
     assert place is not None
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    ranks: ManyRanks | None = None
+    # None waits for a save that waits for others: each exit is at once.
     try:
         with interruption.signals_handled():
-            device = device_of(read_json(task)["device"], place)
-            seconds = os.environ.get(PATIENCE)
-            join(place, device, datetime.timedelta(seconds=float(seconds)) if seconds else TIMEOUT)
-            ranks = ManyRanks(Layout(**read_json(task)["layout"]), device)
-            metrics = share(task, ranks, device, place)
-        if ranks.first:
+            metrics = take_part(read_json(task), out, place)
+        if place.rank == 0:
             write_json(out / RESULT, metrics)
         leave()
     except interruption.Interrupted as stopped:
-        # The others leave too, each with what it holds saved.
         os._exit(stopped.exit_code)
     except UserError as error:
         _tell(out, error)
         os._exit(2)
-    except RuntimeError as error:
-        step = 0 if ranks is None else ranks.step
-        if is_out_of_memory(error):
-            _tell(
-                out,
-                UserError(
-                    tr("there is not enough memory"),
-                    where=f"train, rank {place.rank}",
-                    remedy=tr("Lower train.micro_batch_rows or model.size"),
-                ),
-            )
-            os._exit(2)
-        if _is_a_loss(error):
-            lost = tr("rank {rank} lost another at step {step}", rank=place.rank, step=step)
-            print(lost, file=sys.stderr, flush=True)
-            os._exit(1)
-        if not _is_a_wait(error):
-            _leave_at_once()
-        _tell(
-            out,
-            UserError(
-                tr("rank {rank} waited in vain for another", rank=place.rank),
-                where=f"train, step {step}",
-                remedy=tr(
-                    "See which rank says nothing; the same command goes on from the last save"
-                ),
-            ),
-        )
-        os._exit(2)
+    except RankLost as lost:
+        print(lost, file=sys.stderr, flush=True)
+        os._exit(1)
     except Exception:  # noqa: BLE001 -- whatever it is, the others wait
-        _leave_at_once()
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def take_part(task: dict[str, Any], out: Path, place: Place) -> dict[str, Any]:
+    """Joins the others and trains with them; see `tianti.train.stage.train`.
+
+    Args:
+        task: what to do, as `tianti.scale.launch.task_of` gives it.
+        out: where checkpoints and the log go.
+        place: of this rank.
+
+    Raises:
+        UserError: something the user can mend.
+        RankLost: another rank is gone.
+        Interrupted: a signal asked to stop; everything done is saved.
+    """
+    ranks: ManyRanks | None = None
+    try:
+        device = device_of(task["device"], place)
+        seconds = os.environ.get(PATIENCE)
+        join(place, device, datetime.timedelta(seconds=float(seconds)) if seconds else TIMEOUT)
+        ranks = ManyRanks(Layout(**task["layout"]), device)
+        return share(task, out, ranks, device)
+    except RuntimeError as error:
+        raise _understood(error, place, 0 if ranks is None else ranks.step) from error
+
+
+def _understood(error: RuntimeError, place: Place, step: int) -> Exception:
+    """Gives the error that says what happened between the ranks; any other as it is."""
+    if is_out_of_memory(error):
+        return UserError(
+            tr("there is not enough memory"),
+            where=f"train, rank {place.rank}",
+            remedy=tr("Lower train.micro_batch_rows or model.size"),
+        )
+    text = str(error).lower()
+    if any(words in text for words in GONE):
+        return RankLost(tr("rank {rank} lost another at step {step}", rank=place.rank, step=step))
+    if "timed out" in text or "timeout" in text:
+        return UserError(
+            tr("rank {rank} waited in vain for another", rank=place.rank),
+            where=f"train, step {step}",
+            remedy=tr("See which rank is silent; the same command goes on from the last save"),
+        )
+    return error
 
 
 def _end_with(parent: int) -> None:
@@ -99,35 +127,29 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _leave_at_once() -> NoReturn:
-    """Ends with a traceback, without waiting for a save that waits for others."""
-    traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(1)
-
-
-def share(task: Path, ranks: ManyRanks, device: torch.device, place: Place) -> dict[str, Any]:
+def share(
+    task: dict[str, Any], out: Path, ranks: ManyRanks, device: torch.device
+) -> dict[str, Any]:
     """Trains with the others.
 
     Args:
-        task: what to do, as `tianti.scale.launch` wrote it.
+        task: what to do.
+        out: where checkpoints and the log go.
         ranks: this one of them.
         device: that it computes on.
-        place: where it stands.
     """
-    wanted = read_json(task)
-    inputs = {name: Path(path) for name, path in wanted["inputs"].items()}
-    refuse_what_differs(wanted, inputs)
-    settings = TrainSettings(**wanted["settings"])
+    inputs = {name: Path(path) for name, path in task["inputs"].items()}
+    refuse_what_differs(task, inputs)
+    settings = TrainSettings(**task["settings"])
     if settings.check_memory_every:
         raise UserError(
             tr("check_memory_every is for one process"),
             where="train.check_memory_every",
             remedy=tr("Leave it out, or train with one process"),
         )
-    config = TrainStageConfig(TransformerConfig(**wanted["model"]), settings, str(device))
+    config = TrainStageConfig(TransformerConfig(**task["model"]), settings, str(device))
     display = Display() if ranks.first else SILENT
-    return train(config, inputs, task.parent, display, ranks)
+    return train(config, inputs, out, display, ranks)
 
 
 def device_of(name: str, place: Place) -> torch.device:
@@ -144,19 +166,6 @@ def _tell(out: Path, error: UserError) -> None:
     if not (out / FAILURE).is_file():
         where = None if error.where is None else str(error.where)
         write_json(out / FAILURE, {"what": error.what, "where": where, "remedy": error.remedy})
-
-
-def _is_a_loss(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return any(
-        words in text
-        for words in ("connection reset", "connection closed", "connection refused", "broken pipe")
-    )
-
-
-def _is_a_wait(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return "timed out" in text or "timeout" in text
 
 
 if __name__ == "__main__":

@@ -1,60 +1,16 @@
-"""Who trains together: found in the environment, joined, left."""
+"""Joining those who train together, and leaving them."""
 
 from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
-from tianti.errors import UserError
-from tianti.messages import tr
+from tianti.scale.place import Place
 
 TIMEOUT = datetime.timedelta(minutes=10)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process stands among those that train together.
-
-    Args:
-        rank: its number among all.
-        world: how many there are.
-        local_rank: its number on this machine.
-        local_world: how many are on this machine.
-    """
-
-    rank: int
-    world: int
-    local_rank: int
-    local_world: int
-
-
-def place_in(environment: Mapping[str, str]) -> Place | None:
-    """Gives the place that torchrun or Slurm's srun set; None where there is none.
-
-    Raises:
-        UserError: what is set is no place.
-    """
-    names = {
-        "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-        "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
-    }
-    for launcher, keys in names.items():
-        if not all(key in environment for key in keys):
-            continue
-        try:
-            place = Place(*(int(environment[key]) for key in keys))
-        except ValueError:
-            place = None
-        if place is None or not (0 <= place.rank < place.world):
-            given = ", ".join(f"{key}={environment[key]}" for key in keys)
-            raise UserError(tr("{launcher} set no place: {given}", launcher=launcher, given=given))
-        return place
-    return None
 
 
 def join(place: Place, device: torch.device, timeout: datetime.timedelta = TIMEOUT) -> None:

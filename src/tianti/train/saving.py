@@ -46,7 +46,10 @@ class BackgroundSaver:
                 make_room(self.folder, checkpoint.state.step)
             # Nobody writes before there is a folder.
             self.ranks.greatest(0)
-        self._thread = threading.Thread(target=self._write, args=(copied, best_step, part))
+        # Where it waits for others that may be gone, the process does not wait for it.
+        self._thread = threading.Thread(
+            target=self._write, args=(copied, best_step, part), daemon=part is not None
+        )
         self._thread.start()
 
     def _write(self, checkpoint: Checkpoint, best_step: int | None, part: Part | None) -> None:

@@ -1,0 +1,56 @@
+"""Where a process stands among those that train together, as who started it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tianti.errors import UserError
+from tianti.messages import tr
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among those that train together.
+
+    Args:
+        rank: its number among all.
+        world: how many there are.
+        local_rank: its number on this machine.
+        local_world: how many are on this machine.
+    """
+
+    rank: int
+    world: int
+    local_rank: int
+    local_world: int
+
+
+def place_in(environment: Mapping[str, str]) -> Place | None:
+    """Gives the place that torchrun or Slurm's srun set; None where there is none.
+
+    Raises:
+        UserError: what is set is no place.
+    """
+    names = {
+        "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+        "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    }
+    for launcher, keys in names.items():
+        if not all(key in environment for key in keys):
+            continue
+        try:
+            place = Place(*(int(environment[key]) for key in keys))
+        except ValueError:
+            place = None
+        if place is None or not (0 <= place.rank < place.world):
+            given = ", ".join(f"{key}={environment[key]}" for key in keys)
+            raise UserError(tr("{launcher} set no place: {given}", launcher=launcher, given=given))
+        return place
+    return None
+
+
+def attempt_in(environment: Mapping[str, str]) -> str:
+    """Gives what tells one start of all ranks from the next."""
+    keys = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "MASTER_PORT")
+    return " ".join(environment.get(key, "") for key in keys)
