@@ -230,21 +230,33 @@ def test_rows_that_cannot_be_shared_are_refused_before_anything_starts(config, i
     assert not list(tmp_path.iterdir())
 
 
-TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+ADDRESS = {"MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"} | ADDRESS
 SRUN = {
     "SLURM_PROCID": "3",
-    "SLURM_NTASKS": "8",
+    "SLURM_STEP_NUM_TASKS": "8",
     "SLURM_LOCALID": "1",
-    "SLURM_NTASKS_PER_NODE": "2",
-}
+    "SLURM_STEP_TASKS_PER_NODE": "2(x4)",
+} | ADDRESS
+BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
 
 
 @pytest.mark.parametrize("environment", [TORCHRUN, SRUN])
 def test_a_place_is_found_in_the_environment(environment):
     assert place_in(environment) == Place(3, 8, 1, 2)
-    assert place_in({}) is None
+
+
+@pytest.mark.parametrize("environment", [{}, BATCH_SCRIPT])
+def test_who_was_started_alone_has_no_place(environment):
+    assert place_in(environment) is None
 
 
 def test_a_place_that_is_none_is_refused():
     with pytest.raises(UserError, match="torchrun set no place: RANK=8"):
         place_in(TORCHRUN | {"RANK": "8"})
+
+
+def test_ranks_that_cannot_find_each_other_are_told_what_is_missing():
+    alone = {key: value for key, value in SRUN.items() if key not in ADDRESS}
+    with pytest.raises(UserError, match="Set MASTER_ADDR and MASTER_PORT"):
+        place_in(alone)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 
 import torch
 import torch.distributed as dist
@@ -22,7 +21,6 @@ def join(place: Place, device: torch.device, timeout: datetime.timedelta = TIMEO
         timeout: after which who waits for another gives up.
     """
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     dist.init_process_group(backend, rank=place.rank, world_size=place.world, timeout=timeout)
 
 
