@@ -86,7 +86,8 @@ def test_stopping_is_the_same_after_an_interruption(splits, tmp_path):  # noqa: 
 
 def test_the_average_is_that_of_a_loop_and_is_what_is_validated():
     layer = torch.nn.Linear(3, 2)
-    average, by_hand = WeightAverage(layer, 0.9), layer.weight.detach().clone()
+    average = WeightAverage(dict(layer.named_parameters()), 0.9)
+    by_hand = layer.weight.detach().clone()
     for step in range(1, 200):
         with torch.no_grad():
             layer.weight += torch.randn(2, 3)

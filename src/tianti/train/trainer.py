@@ -332,8 +332,8 @@ class Trainer:
         progress = step / self.state.total_steps if self.state.total_steps else 0.0
         key = (step + self.state.batch_offset, progress)
         if self._ahead is None or self._ahead[0] != key:
-            rank, count = self.ranks.number, self.ranks.count
-            self._ahead = key, self.data.train.batch(key[0], rank, count, progress)
+            place = {"rank": self.ranks.number, "world": self.ranks.count}
+            self._ahead = key, self.data.train.batch(key[0], progress=progress, **place)
         return self._ahead[1]
 
     def _gradients(self, batch: Batch) -> Tensor:
