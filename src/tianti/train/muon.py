@@ -90,20 +90,21 @@ class MatrixPart:
 
 
 def orthogonalize_parts(parts: list[MatrixPart]) -> list[Tensor]:
-    """Gives the orthogonalised matrices where each part is a whole one; those of one shape at once.
+    """Orthogonalises matrices in place where each part is a whole one; those of one shape at once.
 
     Args:
-        parts: whole matrices.
+        parts: whole matrices, whose rows are overwritten.
+
+    Returns:
+        These rows.
     """
-    shapes: dict[torch.Size, list[int]] = {}
-    for index, part in enumerate(parts):
-        shapes.setdefault(part.rows.shape, []).append(index)
-    found: list[Tensor] = [part.rows for part in parts]
-    for members in shapes.values():
-        made = orthogonalize(torch.stack([parts[index].rows for index in members]))
-        for index, matrix in zip(members, made, strict=True):
-            found[index] = matrix
-    return found
+    shapes: dict[torch.Size, list[Tensor]] = {}
+    for part in parts:
+        shapes.setdefault(part.rows.shape, []).append(part.rows)
+    for matrices in shapes.values():
+        for matrix, made in zip(matrices, orthogonalize(torch.stack(matrices)), strict=True):
+            matrix.copy_(made)
+    return [part.rows for part in parts]
 
 
 class Muon(torch.optim.Optimizer):
