@@ -26,11 +26,6 @@ class Layout:
         """Gives the number of all."""
         return self.replicate * self.shard
 
-    @property
-    def batch_parts(self) -> int:
-        """Gives into how many parts a batch is cut."""
-        return self.replicate * self.shard
-
     def describe(self) -> str:
         """Gives the layout in a few words."""
         parts = [f"{name} {value}" for name, value in vars(self).items() if value > 1]
@@ -79,13 +74,13 @@ def refuse_nonsense(layout: Layout, batch_rows: int) -> None:
     Raises:
         UserError: it cannot.
     """
-    if batch_rows % layout.batch_parts:
-        upper = batch_rows + -batch_rows % layout.batch_parts
+    if batch_rows % layout.devices:
+        upper = batch_rows + -batch_rows % layout.devices
         raise UserError(
             tr(
                 "{rows} rows of a step cannot be shared evenly by {parts} devices",
                 rows=batch_rows,
-                parts=layout.batch_parts,
+                parts=layout.devices,
             ),
             where="train.batch_tokens",
             remedy=tr("Take {rows} rows, or fewer devices", rows=upper),

@@ -41,7 +41,7 @@ class ManyRanks(Ranks):
         self.mesh: DeviceMesh = init_device_mesh(
             device.type, (layout.replicate, layout.shard), mesh_dim_names=(REPLICATE, SHARD)
         )
-        self.number, self.count = dist.get_rank(), layout.batch_parts
+        self.number, self.count = dist.get_rank(), layout.devices
         self.first = self.number == 0
         self.regions: dict[str, Region] = {}
         self._model: Transformer | None = None

@@ -61,12 +61,6 @@ class _Abandoned(Exception):
         self.number = number
 
 
-def _heed_a_request() -> None:
-    # Who asks with SIGTERM kills some seconds later: a long step must not stand in the way.
-    if (number := interruption.requested()) is not None:
-        raise _Abandoned(number)
-
-
 LossFunction = Callable[[Transformer, Tensor, Tensor, Tensor | None], CausalLoss]
 
 
@@ -259,6 +253,12 @@ class Trainer:
         steps, save, number = self.ranks.greatest(*mine, interruption.requested() or 0)
         return steps, bool(save), number
 
+    def _heed_a_request(self) -> None:
+        # Who asks with SIGTERM kills some seconds later: a long step must not stand in the way.
+        # Several ranks end a step together, because one that leaves in its midst hangs the others.
+        if self.ranks.alone and (number := interruption.requested()) is not None:
+            raise _Abandoned(number)
+
     def _finished(self) -> bool:
         if self.state.stopped:
             return True
@@ -287,8 +287,7 @@ class Trainer:
         batch = self._batch(step)
         if self.integrity is not None:
             self.integrity.before_step(step, lambda: self._gradients(batch))
-        nats = self._gradients(batch)
-        nats = self.ranks.total(nats)
+        nats = self.ranks.total(self._gradients(batch))
         whole_norm = self.ranks.gradient_norm(self.parameters.values())
         # A GPU is still at work on what it was told: the one time a step waits for it comes after.
         self._batch(step + 1)
@@ -347,8 +346,8 @@ class Trainer:
         nats = torch.zeros((), dtype=torch.float64, device=self.model.device)
         rows = self.settings.micro_batch_rows
         for start in range(0, len(batch.ids), rows):
-            if start and self.ranks.alone:
-                _heed_a_request()
+            if start:
+                self._heed_a_request()
             self.ranks.before_backward(last=start + rows >= len(batch.ids))
             part = self._loss_of_rows(batch, start, rows)
             (part.total / total).backward()
@@ -461,8 +460,7 @@ class Trainer:
         nats = num_bytes = 0.0
         token_bytes = torch.from_numpy(self.data.token_bytes)
         for index in range(max(1, min(available, wanted))):
-            if self.ranks.alone:
-                _heed_a_request()
+            self._heed_a_request()
             batch = stream.batch(index, self.ranks.number, self.ranks.count)
             labels = torch.from_numpy(batch.labels)
             counted = token_bytes[labels]
