@@ -25,9 +25,11 @@ from tianti.errors import UserError
 from tianti.files import read_json
 from tianti.interruption import Interrupted, signals_handled
 from tianti.runs.manifest import Manifest
+from tianti.scale.cost import BASE_MEMORY, refuse_what_cannot_fit, training_cost
 from tianti.scale.launch import FAILURE, RESULT, train_on_many
 from tianti.scale.layout import Layout, refuse_nonsense, settle
 from tianti.scale.place import Place, place_in
+from tianti.scale.worker import device_of
 from tianti.train.checkpoint import load_last_good
 from tianti.train.config import LayoutConfig, TrainStageConfig
 from tianti.train.log import read_log
@@ -93,35 +95,66 @@ def test_a_recipe_is_carried_out_by_two_processes(text_folder, finished_run, tmp
     )
     assert done.returncode == 0, done.stderr
     assert "2 processes: shard 2" in done.stderr
-    alone, together = (
-        read_json(run / "results.json")["train"] for run in (finished_run, tmp_path / "run")
-    )
-    key = "validation_bits_per_byte"
-    assert together[key] == pytest.approx(alone[key], rel=1e-4)
+    assert_same_validation(finished_run, tmp_path / "run")
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
 def test_ranks_that_torchrun_started_carry_a_recipe_out(text_folder, finished_run, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(tiny_recipe(text_folder))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "tianti", "run", str(recipe)]
-    command += ["--out", str(tmp_path / "run"), "--until", "model"]
-    for said in ("2 processes: shard 2", "train: up to date, kept"):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert said in done.stderr
-    alone, together = (
-        read_json(run / "results.json")["train"] for run in (finished_run, tmp_path / "run")
+    arguments = ["tianti", "run", str(recipe), "--out", str(tmp_path / "run"), "--until", "model"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", "-m", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    key = "validation_bits_per_byte"
-    assert together[key] == pytest.approx(alone[key], rel=1e-4)
-    # What the first cannot do, the others do not wait for.
-    refused = subprocess.run(
-        [*command, "train.batch_tokens=192"], capture_output=True, text=True, timeout=300
-    )
-    assert refused.returncode
-    assert "3 rows of a step cannot be shared evenly by 2 devices" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert "2 processes: shard 2" in done.stderr
+    assert_same_validation(finished_run, tmp_path / "run")
+    # One start after another at the same address: none hears what was said in the one before.
+    port = free_port()
+    kept = started_by_srun(arguments, port)
+    assert [code for code, _ in kept] == [0, 0]
+    assert "train: up to date, kept" in kept[0][1]
+    refused = started_by_srun([*arguments, "train.batch_tokens=192"], port)
+    assert [code for code, _ in refused] == [2, 2]
+    for _, said in refused:
+        assert "3 rows of a step cannot be shared evenly by 2 devices" in said
+    trained = started_by_srun([*arguments, "train.budget=10 steps"], port)
+    assert [code for code, _ in trained] == [0, 0]
+    assert "10 steps" in trained[0][1]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def started_by_srun(arguments: list[str], port: int) -> list[tuple[int, str]]:
+    """Starts two ranks as srun does; gives their exit codes and what they said."""
+    processes = []
+    for rank in range(2):
+        place = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_PORT": port}
+        place |= {"SLURM_STEP_NUM_TASKS": 2, "SLURM_STEP_TASKS_PER_NODE": "2"}
+        environment = os.environ | {key: str(value) for key, value in place.items()}
+        environment |= {"MASTER_ADDR": "127.0.0.1"}
+        command = [sys.executable, "-m", *arguments]
+        processes.append(
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    said = [process.communicate(timeout=200)[1] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+
+
+def assert_same_validation(alone: Path, together: Path) -> None:
+    found = [
+        read_json(run / "results.json")["train"]["validation_bits_per_byte"]
+        for run in (alone, together)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_who_dies_is_replaced_and_nothing_is_lost(config, inputs, tmp_path):
@@ -130,13 +163,20 @@ def test_who_dies_is_replaced_and_nothing_is_lost(config, inputs, tmp_path):
         out.mkdir()
     layout = LayoutConfig()
     train_on_many(config, layout, 2, inputs, outs[0])
-    chosen = random.Random(0)
-    killers = [
-        at_step(outs[1], step, lambda found: chosen.choice(found).kill() if found else None)
-        for step in sorted(chosen.sample(range(3, 38), KILLS))
-    ]
+    chosen, killed_at = random.Random(0), []
+
+    def kill(found):
+        while not found:
+            # They are just being replaced.
+            time.sleep(0.01)
+            found = workers()
+        killed_at.append(steps_done(outs[1]))
+        chosen.choice(found).kill()
+
+    for step in sorted(chosen.sample(range(3, 30), KILLS)):
+        at_step(outs[1], step, kill)
     metrics = train_on_many(config, layout, 2, inputs, outs[1])
-    assert not any(killer.is_alive() for killer in killers)
+    assert len(killed_at) == KILLS
     straight, killed = final(outs[0]), final(outs[1])
     assert all(torch.equal(straight[name], killed[name]) for name in straight)
     assert metrics["steps"] == 40
@@ -173,9 +213,7 @@ def test_who_hangs_is_waited_for_only_so_long(config, inputs, tmp_path, monkeypa
 
 
 def test_ranks_that_are_at_odds_all_say_so_before_the_first_step(config, inputs, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = []
     for rank in range(2):
         out = tmp_path / str(rank)
@@ -260,3 +298,29 @@ def test_ranks_that_cannot_find_each_other_are_told_what_is_missing():
     alone = {key: value for key, value in SRUN.items() if key not in ADDRESS}
     with pytest.raises(UserError, match="Set MASTER_ADDR and MASTER_PORT"):
         place_in(alone)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert device_of("auto", Place(0, 2, 0, 2)) == torch.device("cuda:0")
+    with pytest.raises(UserError, match="2 processes, but 1 GPUs here"):
+        device_of("auto", Place(1, 2, 1, 2))
+
+
+def test_processes_share_the_memory_of_their_machine(config, monkeypatch):
+    monkeypatch.setattr("tianti.device.memory_bytes", lambda device: int(1.5 * BASE_MEMORY))
+    refuse_what_cannot_fit(config)
+    with pytest.raises(UserError, match="training needs about"):
+        refuse_what_cannot_fit(config, shard=2, processes=2)
+
+
+def test_weights_that_are_cut_need_not_fit_on_one_device(config, monkeypatch):
+    cost = training_cost(config.model, config.settings, 0, 0)
+    cut = cost.weights + cost.gradients + cost.optimizer
+    there = BASE_MEMORY + cost.memory - cut // 2 + 1
+    monkeypatch.setattr("tianti.device.memory_bytes", lambda device: there)
+    with pytest.raises(UserError, match="training needs about"):
+        refuse_what_cannot_fit(config)
+    refuse_what_cannot_fit(config, shard=2)

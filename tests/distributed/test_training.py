@@ -31,7 +31,7 @@ VARIANTS = {
     "adamw": (UNTIED, {"optimizer": "adamw", "average": 0.9, "decay_embeddings": False}),
 }
 COMMON = {"batch_rows": 8, "budget": "20 steps", "validate_every": 5}
-# A training that two layouts took on from each other, and what goes on with it.
+# A training that four processes left in the middle, and what goes on with it.
 BROKEN_OFF, SAVED = 9, {"save_every": 1e-9, "keep_checkpoints": 2}
 GOES_ON = {2: {"replicate": 2}, 4: {"replicate": 2, "shard": 2}, 8: {"shard": 8}}
 # What Muon makes of rounding shows in the norm first: 1 × 8 and 8 × 1 rows differ by 5e-6 in it.
@@ -110,10 +110,10 @@ def checkpoint(out: Path):
 
 def test_losses_and_weights_are_those_of_one_process(finished, alone):
     for out in finished:
-        compare(alone / out.name, out)
+        assert_same_training(alone / out.name, out)
 
 
-def compare(alone, out):
+def assert_same_training(alone, out):
     logs = [read_log(folder / LOG) for folder in (alone, out)]
     assert len(logs[0]) == len(logs[1]) == 24
     for expected, found in zip(*logs, strict=True):
@@ -134,7 +134,7 @@ def test_one_process_goes_on_where_four_left_off(splits, broken_off, alone, tmp_
     assert checkpoint(out).state.step == BROKEN_OFF
     made = trainer(splits, out, validation_rows=8, **COMMON | VARIANTS["muon"][1])
     made.fit()
-    compare(alone / "muon", out)
+    assert_same_training(alone / "muon", out)
 
 
 def test_a_part_that_is_missing_is_told(broken_off, tmp_path):

@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tianti import interruption
 from tianti.errors import Damaged, UserError, os_errors_named
@@ -33,6 +33,9 @@ from tianti.runs.stages import (
 from tianti.runs.verify import PARTIAL, seal
 from tianti.scale.place import Place, place_in
 from tianti.units import format_duration
+
+if TYPE_CHECKING:
+    from tianti.scale.together import Others
 
 REPORT = "report.html"
 
@@ -105,23 +108,23 @@ def _by_all_ranks(
     display: Display,
 ) -> Run:
     """Carries a recipe out as one of several ranks: the first does all, the others train too."""
-    from tianti.scale.together import dismiss_others, wait_and_take_part
+    # Here, because it imports torch, which a run with nothing to do can be spared.
+    from tianti.scale.together import Others
 
-    if place.rank:
-        with interruption.signals_handled():
-            wait_and_take_part(folder, place)
-        return Run(folder, {}, (), ())
-    with one_writer(folder), interruption.signals_handled():
-        runner = _Runner(recipe, folder, display, 1, place)
+    with interruption.signals_handled():
+        others = Others(place)
+        if place.rank:
+            others.wait_and_train()
+            return Run(folder, {}, (), ())
         error: str | None = None
         try:
-            return runner.run(until, redo_from)
+            with one_writer(folder):
+                return _Runner(recipe, folder, display, others=others).run(until, redo_from)
         except UserError as mistake:
             error = str(mistake)
             raise
         finally:
-            if "train" not in runner.done:
-                dismiss_others(folder, error)
+            others.dismiss(error)
 
 
 class _Runner:
@@ -130,11 +133,11 @@ class _Runner:
         recipe: Recipe,
         folder: Path,
         display: Display,
-        processes: int,
-        place: Place | None = None,
+        processes: int = 1,
+        others: Others | None = None,
     ):
         self.recipe, self.folder, self.display = recipe, folder, display
-        self.processes, self.place = processes, place
+        self.processes, self.others = processes, others
         self.manifests: dict[str, Manifest] = {}
         self.done: list[str] = []
         self.kept: list[str] = []
@@ -206,10 +209,6 @@ class _Runner:
         wanted: str,
         redo: bool,
     ) -> Manifest:
-        if stage.name == "train":
-            from tianti.scale.cost import refuse_what_cannot_fit
-
-            refuse_what_cannot_fit(config.call)
         partial = self._partial_folder(stage, wanted, redo)
         folders = {name: self.folder / name for name in stage.inputs}
         for name, path in folders.items():
@@ -218,31 +217,7 @@ class _Runner:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         wall, cpu = time.perf_counter(), time.process_time()
         try:
-            if stage.name == "train" and self.processes > 1:
-                from tianti.scale.launch import train_on_many
-
-                metrics = train_on_many(
-                    config.call,
-                    self.recipe.layout,
-                    self.processes,
-                    folders,
-                    partial,
-                    self.display,
-                )
-            elif stage.name == "train" and self.place is not None:
-                from tianti.scale.together import train_with_others
-
-                metrics = train_with_others(
-                    config.call,
-                    self.recipe.layout,
-                    self.place,
-                    folders,
-                    partial,
-                    self.folder,
-                    self.display,
-                )
-            else:
-                metrics = stage.load()(config.call, folders, partial, self.display)
+            metrics = self._carry_out(stage, config, folders, partial)
         except (MemoryError, RuntimeError) as error:
             if (known := _out_of_memory(error, stage)) is not None:
                 raise known from error
@@ -274,6 +249,26 @@ class _Runner:
         finished = Manifest.read(self.folder / stage.name)
         assert finished is not None
         return finished
+
+    def _carry_out(
+        self, stage: Stage, config: StageConfig, folders: dict[str, Path], partial: Path
+    ) -> dict[str, Any]:
+        """Does what a stage does: training alone, by several processes, or with other ranks."""
+        if stage.name != "train":
+            return stage.load()(config.call, folders, partial, self.display)
+        layout = self.recipe.layout
+        if self.others is not None:
+            return self.others.train(config.call, layout, folders, partial, self.display)
+        if self.processes > 1:
+            from tianti.scale.launch import train_on_many
+
+            return train_on_many(
+                config.call, layout, self.processes, folders, partial, self.display
+            )
+        from tianti.scale.cost import refuse_what_cannot_fit
+
+        refuse_what_cannot_fit(config.call)
+        return stage.load()(config.call, folders, partial, self.display)
 
     def _partial_folder(self, stage: Stage, wanted: str, redo: bool) -> Path:
         """Gives the folder an unfinished stage works in, emptied unless it can go on there."""

@@ -47,11 +47,13 @@ class Cost:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def refuse_what_cannot_fit(config: TrainStageConfig) -> None:
+def refuse_what_cannot_fit(config: TrainStageConfig, shard: int = 1, processes: int = 1) -> None:
     """Says before training begins that the device is too small for it, rather than being killed.
 
     Args:
         config: shape, settings and device.
+        shard: devices over which weights, gradients and moments are cut.
+        processes: of this machine that train; they share its memory where it is the device.
 
     Raises:
         UserError: even an empty device would not hold what training needs.
@@ -60,8 +62,11 @@ def refuse_what_cannot_fit(config: TrainStageConfig) -> None:
     from tianti.device import choose_device, memory_bytes
 
     device = choose_device(config.device)
-    needed = training_cost(config.model, config.settings, 0, 0, device.type).memory
-    needed += BASE_MEMORY if device.type == "cpu" else 0
+    cost = training_cost(config.model, config.settings, 0, 0, device.type)
+    cut = cost.weights + cost.gradients + cost.optimizer
+    needed = cost.memory - cut + cut // shard
+    if device.type == "cpu":
+        needed = (needed + BASE_MEMORY) * processes
     there = memory_bytes(device)
     if needed > there:
         raise UserError(

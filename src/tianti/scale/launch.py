@@ -17,7 +17,8 @@ from tianti.errors import UserError
 from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
-from tianti.scale.layout import Layout, refuse_nonsense, settle
+from tianti.scale.cost import refuse_what_cannot_fit
+from tianti.scale.layout import refuse_nonsense, settle
 from tianti.train.checkpoint import newest_step
 from tianti.train.config import LayoutConfig, TrainStageConfig
 from tianti.train.trainer import CHECKPOINTS
@@ -52,15 +53,11 @@ def train_on_many(
         UserError: something the user can mend, as any of the processes found it.
         Interrupted: a signal asked to stop; everything done is saved.
     """
-    settled = settle(layout, processes, processes)
-    refuse_nonsense(settled, config.settings.batch_rows)
-    display.say(
-        tr("{processes} processes: {layout}", processes=processes, layout=settled.describe()), "dim"
-    )
+    wanted = settled_task(config, layout, processes, processes, inputs, display)
     task = out / TASK
     for name in (RESULT, FAILURE):
         (out / name).unlink(missing_ok=True)
-    write_json(task, task_of(config, settled, inputs))
+    write_json(task, wanted)
     code = _watched(processes, task, display)
     if (out / FAILURE).is_file():
         failure = read_json(out / FAILURE)
@@ -77,13 +74,38 @@ def train_on_many(
     return metrics
 
 
-def task_of(config: TrainStageConfig, layout: Layout, inputs: dict[str, Path]) -> dict[str, Any]:
-    """Gives as plain values what every process is to do."""
+def settled_task(
+    config: TrainStageConfig,
+    layout: LayoutConfig,
+    processes: int,
+    per_machine: int,
+    inputs: dict[str, Path],
+    display: Display,
+) -> dict[str, Any]:
+    """Gives as plain values what every process is to do, and says how many there are.
+
+    Args:
+        config: shape and settings.
+        layout: as in the recipe.
+        processes: of all machines.
+        per_machine: of this one.
+        inputs: folders of `tokenizer` and `tokens`.
+        display: is told.
+
+    Raises:
+        UserError: so many processes cannot do it.
+    """
+    settled = settle(layout, processes, per_machine)
+    refuse_nonsense(settled, config.settings.batch_rows)
+    refuse_what_cannot_fit(config, settled.shard, per_machine)
+    display.say(
+        tr("{processes} processes: {layout}", processes=processes, layout=settled.describe()), "dim"
+    )
     return {
         "model": config.model.as_dict(),
         "settings": config.settings.model_dump(mode="json"),
         "device": config.device,
-        "layout": asdict(layout),
+        "layout": asdict(settled),
         "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
     }
 

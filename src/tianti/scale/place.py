@@ -62,9 +62,3 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
             )
         return place
     return None
-
-
-def attempt_in(environment: Mapping[str, str]) -> str:
-    """Gives what tells one start of all ranks from the next."""
-    keys = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "MASTER_PORT")
-    return " ".join(environment.get(key, "") for key in keys)

@@ -1,12 +1,13 @@
 """A run whose processes others start, on one machine or many: torchrun, or Slurm's srun.
 
-The first rank carries out all stages; at training it writes down what is to be done, and the
-others, who have waited for that, join it. All see the same files.
+The first rank carries out all stages; at training it says in the ranks' common store what is to be
+done, and the others, who have waited for that, join it. All see the same files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import time
@@ -14,111 +15,107 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tianti import interruption
+import torch.distributed as dist
+
 from tianti.errors import UserError
-from tianti.files import read_json, write_json
-from tianti.messages import tr
 from tianti.progress import Display
-from tianti.scale.launch import task_of
-from tianti.scale.layout import refuse_nonsense, settle
-from tianti.scale.place import Place, attempt_in
+from tianti.scale.launch import settled_task
+from tianti.scale.place import Place
+from tianti.scale.worker import RankLost, take_part
 from tianti.scale.world import leave
 from tianti.train.config import LayoutConfig, TrainStageConfig
 
-# In the folder of the run: what all ranks of a start are to do.
-CALL = ".ranks.json"
+_CALL, _HEARD = "tianti-call", "tianti-heard"
 _POLL_SECONDS = 0.2
+# How long the first rank, which may keep the store, stays for the others to hear it.
+_PATIENCE_SECONDS = 60.0
 
 
-def train_with_others(
-    config: TrainStageConfig,
-    layout: LayoutConfig,
-    place: Place,
-    inputs: dict[str, Path],
-    out: Path,
-    run: Path,
-    display: Display,
-) -> dict[str, Any]:
-    """Calls the other ranks and trains with them; see `tianti.train.stage.train`.
+class Others:
+    """The other ranks of one start, as each rank sees them.
 
     Args:
-        config: shape and settings.
-        layout: as in the recipe.
-        place: of this rank, the first.
-        inputs: folders of `tokenizer` and `tokens`.
-        out: where checkpoints and the log go.
-        run: folder of the run, where the others wait.
-        display: shows progress.
-
-    Raises:
-        UserError: something the user can mend, on every rank.
+        place: of this rank.
     """
-    from tianti.scale.worker import take_part
 
-    try:
-        settled = settle(layout, place.world, place.local_world)
-        refuse_nonsense(settled, config.settings.batch_rows)
-    except UserError as error:
-        dismiss_others(run, str(error))
-        raise
-    display.say(
-        tr("{processes} processes: {layout}", processes=place.world, layout=settled.describe()),
-        "dim",
-    )
-    task = task_of(config, settled, inputs)
-    call = {"attempt": attempt_in(os.environ), "task": task, "out": str(out.resolve())}
-    write_json(run / CALL, call)
-    with _ended_when_another_is_gone():
-        metrics = take_part(task, out, place)
-    leave()
-    return metrics
+    def __init__(self, place: Place):
+        self.place = place
+        self._said = False
+        # Every start has a store of its own, so nobody hears what was said in an earlier one.
+        self._store, *_ = next(dist.rendezvous("env://", place.rank, place.world))
 
+    def train(
+        self,
+        config: TrainStageConfig,
+        layout: LayoutConfig,
+        inputs: dict[str, Path],
+        out: Path,
+        display: Display,
+    ) -> dict[str, Any]:
+        """Calls the other ranks and trains with them; see `tianti.train.stage.train`.
 
-def dismiss_others(run: Path, error: str | None = None) -> None:
-    """Tells the other ranks that there is nothing to train, or why it cannot be.
+        Args:
+            config: shape and settings.
+            layout: as in the recipe.
+            inputs: folders of `tokenizer` and `tokens`.
+            out: where checkpoints and the log go.
+            display: shows progress.
 
-    Args:
-        run: folder of the run.
-        error: what is wrong.
-    """
-    call = {"attempt": attempt_in(os.environ), "task": None, "error": error}
-    write_json(run / CALL, call)
+        Raises:
+            UserError: something the user can mend.
+        """
+        place = self.place
+        task = settled_task(config, layout, place.world, place.local_world, inputs, display)
+        self._say({"task": task, "out": str(out.resolve())})
+        with _ended_when_another_is_gone():
+            metrics = take_part(task, out, place, self._store)
+        leave()
+        return metrics
 
+    def dismiss(self, error: str | None = None) -> None:
+        """Tells the others, if they still wait, that there is nothing to train, or what is wrong.
 
-def wait_and_take_part(run: Path, place: Place) -> None:
-    """Waits until the first rank calls, and trains with it.
+        Args:
+            error: what is wrong.
+        """
+        if not self._said:
+            self._say({"task": None, "error": error})
 
-    Args:
-        run: folder of the run.
-        place: of this rank, not the first.
+    def wait_and_train(self) -> None:
+        """Waits until the first rank calls, and trains with it.
 
-    Raises:
-        UserError: something the user can mend, on every rank.
-    """
-    from tianti.scale.worker import take_part
+        Raises:
+            UserError: something the user can mend.
+            Interrupted: a signal asked to stop.
+        """
+        with _ended_when_another_is_gone():
+            call = self._heard()
+            if call["task"] is not None:
+                take_part(call["task"], Path(call["out"]), self.place, self._store)
+                leave()
+            elif call["error"]:
+                raise UserError(call["error"])
 
-    attempt = attempt_in(os.environ)
-    while True:
-        if (run / CALL).is_file():
-            call = read_json(run / CALL)
-            if call["attempt"] == attempt:
-                break
-        if (number := interruption.requested()) is not None:
-            raise interruption.Interrupted(number)
-        time.sleep(_POLL_SECONDS)
-    if call["task"] is None:
-        if call["error"]:
-            raise UserError(call["error"])
-        return
-    with _ended_when_another_is_gone():
-        take_part(call["task"], Path(call["out"]), place)
-    leave()
+    def _say(self, call: dict[str, Any]) -> None:
+        self._said = True
+        self._store.set(_CALL, json.dumps(call))
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while self._store.add(_HEARD, 0) < self.place.world - 1 and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+
+    def _heard(self) -> dict[str, Any]:
+        try:
+            while not self._store.check([_CALL]):
+                time.sleep(_POLL_SECONDS)
+            call = json.loads(self._store.get(_CALL))
+            self._store.add(_HEARD, 1)
+        except dist.DistError as error:
+            raise RankLost(str(error)) from error
+        return call
 
 
 @contextlib.contextmanager
 def _ended_when_another_is_gone() -> Iterator[None]:
-    from tianti.scale.worker import RankLost
-
     try:
         yield
     except RankLost as lost:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from tianti import interruption
 from tianti.device import choose_device, is_out_of_memory
@@ -76,13 +77,16 @@ def main() -> None:
         os._exit(1)
 
 
-def take_part(task: dict[str, Any], out: Path, place: Place) -> dict[str, Any]:
+def take_part(
+    task: dict[str, Any], out: Path, place: Place, store: dist.Store | None = None
+) -> dict[str, Any]:
     """Joins the others and trains with them; see `tianti.train.stage.train`.
 
     Args:
-        task: what to do, as `tianti.scale.launch.task_of` gives it.
+        task: what to do, as `tianti.scale.launch.settled_task` gives it.
         out: where checkpoints and the log go.
         place: of this rank.
+        store: that the ranks have in common already.
 
     Raises:
         UserError: something the user can mend.
@@ -93,7 +97,8 @@ def take_part(task: dict[str, Any], out: Path, place: Place) -> dict[str, Any]:
     try:
         device = device_of(task["device"], place)
         seconds = os.environ.get(PATIENCE)
-        join(place, device, datetime.timedelta(seconds=float(seconds)) if seconds else TIMEOUT)
+        timeout = datetime.timedelta(seconds=float(seconds)) if seconds else TIMEOUT
+        join(place, device, timeout, store)
         ranks = ManyRanks(Layout(**task["layout"]), device)
         return share(task, out, ranks, device)
     except RuntimeError as error:
@@ -156,6 +161,16 @@ def device_of(name: str, place: Place) -> torch.device:
     """Gives the device a rank computes on: of several GPUs, the one of its number."""
     device = choose_device(name)
     if device.type == "cuda":
+        if place.local_rank >= (there := torch.cuda.device_count()):
+            raise UserError(
+                tr(
+                    "{processes} processes, but {there} GPUs here",
+                    processes=place.local_world,
+                    there=there,
+                ),
+                where="train",
+                remedy=tr("Start one process for each GPU"),
+            )
         device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
     return device
