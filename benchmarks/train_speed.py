@@ -43,6 +43,22 @@ def our_config(shape: Shape) -> Any:
     )
 
 
+def random_stream(shape: Shape, folder: Path) -> Any:
+    """Gives batches of random tokens, written below a folder."""
+    import numpy as np
+
+    from tianti.tokens.shards import TokenSplit, write_shards
+    from tianti.tokens.stream import BatchStream
+
+    random = np.random.default_rng(0)
+    # Few are in a row of two documents, so that attention is all but what a peer's is.
+    ids = random.integers(0, shape.vocabulary, (25, 64 * shape.time), dtype=np.int64)
+    documents = [(row, 4 * len(row)) for row in ids]
+    write_shards(folder / "train", documents, vocab_size=shape.vocabulary, end_of_text=0)
+    split = TokenSplit.open(folder / "train")
+    return BatchStream(split, context=shape.time, rows=shape.batch, seed=0)
+
+
 def our_step(
     shape: Shape,
     optimizer: str,
@@ -57,22 +73,13 @@ def our_step(
     from tianti.model.initialization import initialize
     from tianti.model.transformer import Transformer
     from tianti.progress import SILENT
-    from tianti.tokens.shards import TokenSplit, write_shards
-    from tianti.tokens.stream import BatchStream
     from tianti.train.config import TrainConfig, TrainSettings
     from tianti.train.log import TrainLog
     from tianti.train.stage import place
     from tianti.train.trainer import TrainData, Trainer
 
     folder = Path(tempfile.mkdtemp(prefix="train-speed-"))
-    random = np.random.default_rng(0)
-    # Few are in a row of two documents, so that attention is all but what a peer's is.
-    ids = random.integers(0, shape.vocabulary, (25, 64 * shape.time), dtype=np.int64)
-    documents = [(row, 4 * len(row)) for row in ids]
-    write_shards(folder / "train", documents, vocab_size=shape.vocabulary, end_of_text=0)
-    stream = BatchStream(
-        TokenSplit.open(folder / "train"), context=shape.time, rows=shape.batch, seed=0
-    )
+    stream = random_stream(shape, folder)
     given = TrainConfig(budget="1000000 steps").model_dump()
     known = {
         name: given[name] for name in TrainSettings.model_fields if given.get(name) is not None

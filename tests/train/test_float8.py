@@ -16,7 +16,7 @@ pytest.importorskip("torchao")
 def test_gradients_are_near_and_names_the_same():
     ids = ids_of(3, 16)
     plain, rounded = random_model(mlp_width=64), random_model(mlp_width=64)
-    use_float8(rounded, emulate=True)
+    use_float8(rounded, torch.device("cpu"), emulate=True)
     assert [n for n, _ in plain.named_parameters()] == [n for n, _ in rounded.named_parameters()]
     causal_loss(plain, ids, ids, None).total.backward()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -34,4 +34,4 @@ def test_gradients_are_near_and_names_the_same():
 
 def test_a_device_without_such_products_is_named():
     with pytest.raises(UserError, match=r"train\.float8: cpu has no products in 8 bits"):
-        use_float8(random_model())
+        use_float8(random_model(), torch.device("cpu"))

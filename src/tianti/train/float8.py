@@ -18,11 +18,12 @@ _STEP = 16
 _FIRST_CAPABILITY = (8, 9)
 
 
-def use_float8(model: Transformer, *, emulate: bool = False) -> None:
+def use_float8(model: Transformer, device: torch.device, *, emulate: bool = False) -> None:
     """Has the products of all layers, but not the output layer, round their inputs to 8 bits.
 
     Args:
-        model: the network, on its device.
+        model: the network.
+        device: it is trained on.
         emulate: compute rounded values in the precision at hand, on any device: for tests.
 
     Raises:
@@ -32,7 +33,6 @@ def use_float8(model: Transformer, *, emulate: bool = False) -> None:
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training
     except ImportError as error:
         raise not_installed("torchao", "float8", "train.float8") from error
-    device = model.device
     able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_CAPABILITY
     if not (able or emulate):
         raise UserError(

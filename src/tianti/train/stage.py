@@ -64,23 +64,7 @@ def train(
     if settings.compile and (reason := why_not_compiled(device)):
         display.say(tr("Training is not compiled: {reason}", reason=reason), "yellow")
         settings = settings.model_copy(update={"compile": False})
-    late = None
-    if (inputs["tokens"] / LATE).is_dir():
-        if TokenSplit.open(inputs["tokens"] / LATE).num_tokens > shape.context:
-            late = _stream(
-                inputs["tokens"] / LATE, shape.context, settings.batch_rows, settings.seed
-            )
-        else:
-            display.say(tr("Too few late copies for one row: they are left out"), "yellow")
-    data = TrainData(
-        train=_stream(
-            inputs["tokens"] / "train", shape.context, settings.batch_rows, settings.seed, late
-        ),
-        validation=_stream(
-            inputs["tokens"] / "validation", shape.context, _validation_rows(ranks), 0
-        ),
-        token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
-    )
+    data = _train_data(shape, settings, inputs, ranks, display)
     with contextlib.nullcontext() if ranks.alone else torch.device("meta"):
         model = Transformer(shape, dropout=settings.dropout)
     if ranks.alone:
@@ -131,11 +115,30 @@ def place(model: Transformer, settings: TrainSettings, device: torch.device) -> 
     if settings.float8:
         from tianti.train.float8 import use_float8
 
-        use_float8(model)
+        use_float8(model, device)
 
 
-def _validation_rows(ranks: Ranks) -> int:
-    return VALIDATION_ROWS + -VALIDATION_ROWS % ranks.count
+def _train_data(
+    shape: TransformerConfig,
+    settings: TrainSettings,
+    inputs: dict[str, Path],
+    ranks: Ranks,
+    display: Display,
+) -> TrainData:
+    """Opens what training reads, late copies too where there are enough of them."""
+    tokens, context, rows = inputs["tokens"], shape.context, settings.batch_rows
+    late = None
+    if (tokens / LATE).is_dir():
+        if TokenSplit.open(tokens / LATE).num_tokens > context:
+            late = _stream(tokens / LATE, context, rows, settings.seed)
+        else:
+            display.say(tr("Too few late copies for one row: they are left out"), "yellow")
+    validation_rows = VALIDATION_ROWS + -VALIDATION_ROWS % ranks.count
+    return TrainData(
+        train=_stream(tokens / "train", context, rows, settings.seed, late),
+        validation=_stream(tokens / "validation", context, validation_rows, 0),
+        token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
+    )
 
 
 def write_model(
