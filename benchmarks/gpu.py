@@ -5,57 +5,66 @@ own, so that each has the whole card. MFU is the work of the network over the ti
 dense bfloat16 peak: six operations a weight and token (output layer counted, embedding not) and
 attention as causal, so half of the square; what is computed twice counts once, and float8 is held
 against the same peak. The largest network comes first, and none is begun after `--limit` seconds:
-8 minutes on one H200.
+8 minutes on one H200. `--profile` prints where a step of one contender spends its time instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from train_peers import GPU_SHAPES, transformers_llama
+from train_peers import GPU_SHAPES, Shape, transformers_llama
 from train_speed import our_step
 
 # Dense bfloat16, from the makers' data sheets, by what the name of the card holds.
 PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
 CONTENDERS = ("tianti-adamw", "transformers-compiled", "tianti-float8", "tianti")
 WARM_STEPS = 2
+PROFILED = 30
 
 
-def measure(name: str, size: str, device: str, steps: int, compiled: bool = True) -> dict[str, Any]:
-    """Gives the speed of one contender's steps.
+def contender(name: str, shape: Shape, device: str, compiled: bool) -> Callable[[], float]:
+    """Gives the step of one contender.
 
     Args:
         name: one of `CONTENDERS`.
-        size: one of `GPU_SHAPES`.
+        shape: of the network and its batch.
         device: `cuda`, or `cpu` to see that it works.
-        steps: that are timed.
-        compiled: whether they are compiled.
+        compiled: whether it is compiled.
     """
-    shape = GPU_SHAPES[size]
     torch.manual_seed(0)
-    begun = time.perf_counter()
     if name.startswith("tianti"):
         optimizer = "muon" if name == "tianti" else "adamw"
         step = our_step(shape, optimizer, compiled, device, float8="float8" in name)
     else:
         step = transformers_llama(shape, compiled, device)
     ids = torch.randint(0, shape.vocabulary, (shape.batch, shape.time), device=device)
+    return lambda: step(ids, ids)
+
+
+def measure(
+    name: str, shape: Shape, device: str, steps: int, compiled: bool = True
+) -> dict[str, Any]:
+    """Gives the speed of `steps` steps of a contender; see `contender`."""
+    begun = time.perf_counter()
+    step = contender(name, shape, device, compiled)
     for _ in range(WARM_STEPS):
-        step(ids, ids)
+        step()
     cold = time.perf_counter() - begun
     times = []
     for _ in range(steps):
         # Every step ends with its loss on the host, so no more waiting is needed.
         begun = time.perf_counter()
-        step(ids, ids)
+        step()
         times.append(time.perf_counter() - begun)
     speed = shape.batch * shape.time / statistics.median(times)
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else 0
@@ -65,6 +74,30 @@ def measure(name: str, size: str, device: str, steps: int, compiled: bool = True
         "memory_gb": round(memory / 1e9, 1),
         "cold_seconds": round(cold, 1),
     }
+
+
+def profile(name: str, shape: Shape, device: str, compiled: bool = True) -> str:
+    """Gives how long each kernel of a contender's step takes, in milliseconds; see `contender`."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recorded
+
+    step = contender(name, shape, device, compiled)
+    for _ in range(WARM_STEPS):
+        step()
+    kind = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
+    with recorded(activities=[kind]) as found:
+        step()
+    times = {
+        event.key: (
+            event.self_device_time_total if device == "cuda" else event.self_cpu_time_total,
+            event.count,
+        )
+        for event in found.key_averages()
+    }
+    lines = [f"{sum(took for took, _ in times.values()) / 1e3:.1f} ms in all"]
+    for key, (took, count) in sorted(times.items(), key=lambda item: -item[1][0])[:PROFILED]:
+        lines.append(f"{took / 1e3:9.2f} ms in {count:5} calls  {key[:100]}")
+    return "\n".join(lines)
 
 
 def peak_flops(card: str) -> float | None:
@@ -106,11 +139,24 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--limit", type=float, default=420.0, help="seconds; none is begun after")
+    parser.add_argument("--micro-batch", type=int, help="rows at once, in place of the shape's")
+    parser.add_argument("--profile", help="a contender, whose first shape is looked into")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+
+    def shape_of(size: str) -> Shape:
+        rows = arguments.micro_batch or GPU_SHAPES[size].micro_batch
+        return dataclasses.replace(GPU_SHAPES[size], micro_batch=rows)
+
     if arguments.work:
-        print(json.dumps(measure(*arguments.work, arguments.device, arguments.steps)))
+        name, size = arguments.work
+        figures = measure(name, shape_of(size), arguments.device, arguments.steps)
+        print(json.dumps(figures))
+        return
+    if arguments.profile:
+        first = shape_of(arguments.shapes.split(",")[0])
+        print(profile(arguments.profile, first, arguments.device))
         return
     begun = time.perf_counter()
     figures: dict[str, dict[str, Any]] = {}
@@ -120,6 +166,8 @@ def main() -> None:
                 continue
             command = [sys.executable, __file__, "--work", name, size]
             command += ["--device", arguments.device, "--steps", str(arguments.steps)]
+            if arguments.micro_batch:
+                command += ["--micro-batch", str(arguments.micro_batch)]
             done = subprocess.run(command, capture_output=True, text=True)
             last = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-1]
             figures[f"{size} {name}"] = {"failed": last} if done.returncode else json.loads(last)

@@ -20,9 +20,16 @@ def gpu(monkeypatch):
 
 @pytest.mark.parametrize("name", ["tianti", "tianti-adamw", "transformers-compiled"])
 def test_each_contender_trains(gpu, name):
-    figures = gpu.measure(name, "tiny", "cpu", steps=2, compiled=False)
+    figures = gpu.measure(name, gpu.GPU_SHAPES["tiny"], "cpu", steps=2, compiled=False)
     assert figures["tokens_per_second"] > 0
     assert figures["flops"] > 1e6
+
+
+def test_a_profile_names_what_takes_longest(gpu):
+    text = gpu.profile("tianti-adamw", gpu.GPU_SHAPES["tiny"], "cpu", compiled=False)
+    first, *rows = text.splitlines()
+    assert first.endswith("ms in all")
+    assert any("aten::mm" in row for row in rows)
 
 
 def test_the_table_holds_share_ratio_and_what_failed(gpu):
