@@ -26,7 +26,7 @@ from tianti.files import read_json
 from tianti.interruption import Interrupted, signals_handled
 from tianti.runs.manifest import Manifest
 from tianti.scale.cost import BASE_MEMORY, refuse_what_cannot_fit, training_cost
-from tianti.scale.launch import FAILURE, RESULT, train_on_many
+from tianti.scale.launch import FAILURE, RESULT, _Group, train_on_many
 from tianti.scale.layout import Layout, refuse_nonsense, settle
 from tianti.scale.place import Place, place_in
 from tianti.scale.worker import device_of
@@ -191,6 +191,29 @@ def test_a_signal_ends_all_with_everything_saved(config, inputs, tmp_path):
     saved = load_last_good(tmp_path / CHECKPOINTS, pytest.fail)
     assert saved is not None
     assert saved.state.step == steps_done(tmp_path) >= 5
+
+
+class _Member:
+    """A process that ends after it was asked so often whether it has."""
+
+    def __init__(self, code, polls):
+        self.code, self.polls, self.told = code, polls, False
+
+    def poll(self):
+        self.polls -= self.told
+        return None if self.polls > 0 else self.code
+
+    def terminate(self):
+        self.told = True
+
+
+@pytest.mark.parametrize(("codes", "expected"), [((143, 143), 0), ((143, 1), 1)])
+def test_who_still_saves_after_a_signal_is_waited_for(monkeypatch, codes, expected):
+    monkeypatch.setattr("tianti.interruption.requested", lambda: signal.SIGTERM)
+    group = _Group.__new__(_Group)
+    group.members = [_Member(codes[0], polls=1), _Member(codes[1], polls=3)]
+    assert group.wait() == expected
+    assert [member.poll() for member in group.members] == list(codes)
 
 
 def test_who_hangs_is_waited_for_only_so_long(config, inputs, tmp_path, monkeypatch):

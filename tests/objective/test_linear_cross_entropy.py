@@ -77,3 +77,13 @@ def test_a_frozen_output_layer_still_passes_the_gradient_on(made):
     total, _ = linear_cross_entropy(hidden, weight.detach(), labels)
     expected = torch.autograd.grad(plain(hidden, weight, labels), hidden)
     torch.testing.assert_close(torch.autograd.grad(total, hidden), expected)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary", "expected"),
+    # As many as fit, evenly; where nothing divides, as many as fit.
+    [(16384, 50304, 2048), (32768, 50304, 2048), (1009, 50304, 1009), (10007, 50304, 2560)],
+)
+def test_chunks_on_a_gpu_are_of_one_size_where_they_can_be(tokens, vocabulary, expected):
+    weight = torch.empty(vocabulary, 8, device="meta")
+    assert module._chunk_rows(tokens, weight) == expected

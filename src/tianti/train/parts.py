@@ -57,14 +57,9 @@ class Part:
         """Gives those of the tensors held here that this rank writes."""
         found = {}
         for name, tensor in tensors.items():
-            region = region_of(name, tensor, self.regions)
-            parameter = _parameter(name, self.regions, self.extra)
-            if parameter in self.extra or tensor.numel() == 0:
-                continue
-            # What is not of a parameter's shape, such as a count of steps, all ranks hold alike.
-            if region is None and parameter in self.regions and self.number:
-                continue
-            found[name] = tensor
+            parameter = name if name in self.extra else name.rsplit("/", 1)[0]
+            if parameter not in self.extra and tensor.numel():
+                found[name] = tensor
         return found
 
     def note(self, partial: Path, files: dict[str, dict[str, Tensor]]) -> None:
@@ -117,10 +112,6 @@ def region_of(name: str, tensor: Tensor, regions: Mapping[str, Region]) -> Regio
     region = regions.get(name) or regions.get(name.rsplit("/", 1)[0])
     # One number for the whole parameter is no part of it.
     return region if region is not None and tensor.ndim == len(region.whole) else None
-
-
-def _parameter(name: str, *known: Any) -> str:
-    return name if any(name in names for names in known) else name.rsplit("/", 1)[0]
 
 
 def read_parts(

@@ -1,0 +1,59 @@
+"""Blocks of documents, which a CPU's FlexAttention does not look at, against PyTorch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import create_block_mask
+
+from tianti.model.attention import document_blocks, document_mask
+
+
+def by_a_table(segments):
+    def may_look(batch, head, row, column):
+        return (row >= column) & (segments[batch, row] == segments[batch, column])
+
+    batch, time = segments.shape
+    return create_block_mask(may_look, batch, None, time, time, device="cpu")
+
+
+def filled(counts, indices):
+    """The blocks that counts and indices name, `(batch, rows, columns)`."""
+    batch, _, rows, columns = indices.shape
+    table = torch.zeros(batch, rows, columns, dtype=torch.bool)
+    for b in range(batch):
+        for row in range(rows):
+            table[b, row, indices[b, 0, row, : counts[b, 0, row]].long()] = True
+    return table
+
+
+def parts(blocks):
+    partial = filled(blocks.kv_num_blocks, blocks.kv_indices)
+    return partial, filled(blocks.full_kv_num_blocks, blocks.full_kv_indices)
+
+
+@pytest.mark.parametrize("time", [100, 128, 300, 512, 1000])
+@pytest.mark.parametrize("ends", [0, 0.003, 0.02, 0.3])
+def test_the_same_blocks_are_empty_partial_and_full(time, ends):
+    generator = torch.Generator().manual_seed(time)
+    segments = (torch.rand(3, time, generator=generator) < ends).cumsum(1)
+    found, expected = document_blocks(segments), by_a_table(segments)
+    for mine, theirs in zip(parts(found), parts(expected), strict=True):
+        assert torch.equal(mine, theirs)
+    assert found.seq_lengths == expected.seq_lengths
+
+
+def test_documents_in_any_order_lose_nothing():
+    segments = torch.randint(0, 3, (2, 300), generator=torch.Generator().manual_seed(0))
+    looked_at = document_mask(segments).squeeze(1)
+    partial, full = parts(document_blocks(segments))
+    size = 128
+    for batch, row, column in looked_at.nonzero().tolist():
+        place = batch, row // size, column // size
+        assert partial[place] or full[place]
+    for batch, row, column in full.nonzero().tolist():
+        rows, columns = (
+            slice(row * size, (row + 1) * size),
+            slice(column * size, (column + 1) * size),
+        )
+        assert looked_at[batch, rows, columns].all()
