@@ -284,9 +284,9 @@ def test_a_layout_for_other_devices_is_refused(config):
 
 
 def test_rows_that_cannot_be_shared_are_refused_before_anything_starts(config, inputs, tmp_path):
-    refuse_nonsense(Layout(2, 2), 8)
+    refuse_nonsense(Layout(2, 2), 8, context=64)
     odd = replace(config, settings=config.settings.model_copy(update={"batch_rows": 9}))
-    with pytest.raises(UserError, match=r"9 rows .* by 2 devices\. Take 10 rows"):
+    with pytest.raises(UserError, match=r"9 rows .* by 2 devices\. Set train\.batch_tokens=640"):
         train_on_many(odd, LayoutConfig(), 2, inputs, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -64,12 +64,13 @@ def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
     return layout
 
 
-def refuse_nonsense(layout: Layout, batch_rows: int) -> None:
+def refuse_nonsense(layout: Layout, batch_rows: int, context: int) -> None:
     """Refuses what cannot be trained in this layout, before anything is begun.
 
     Args:
         layout: the layout.
         batch_rows: rows of a step.
+        context: tokens of a row.
 
     Raises:
         UserError: it cannot.
@@ -83,5 +84,7 @@ def refuse_nonsense(layout: Layout, batch_rows: int) -> None:
                 parts=layout.devices,
             ),
             where="train.batch_tokens",
-            remedy=tr("Take {rows} rows, or fewer devices", rows=upper),
+            remedy=tr(
+                "Set train.batch_tokens={tokens}, or take fewer devices", tokens=upper * context
+            ),
         )

@@ -111,8 +111,8 @@ class TrainConfig(BaseModel):
     )
     deterministic: bool = Field(
         False,
-        description="The same bits again on a GPU, interrupted or not, somewhat slower; on a CPU"
-        " they are always.",
+        description="The same bits again on a GPU, interrupted or not, at some cost in speed; on a"
+        " CPU they are always.",
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile; auto: where a compiler exists and the budget repays it."
