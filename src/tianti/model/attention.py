@@ -9,6 +9,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
+from tianti.model.products import Linear
 from tianti.model.rotary import rotate
 
 # Tokens in a block of FlexAttention, its default.
@@ -77,8 +78,8 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.qkv = nn.Linear(config.width, config.attention_width + 2 * config.kv_width, bias=False)
-        self.out = nn.Linear(config.attention_width, config.width, bias=False)
+        self.qkv = Linear(config.width, config.attention_width + 2 * config.kv_width)
+        self.out = Linear(config.attention_width, config.width)
         self.query_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
         self.key_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
 

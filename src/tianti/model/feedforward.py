@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tianti.model.config import TransformerConfig
+from tianti.model.products import Linear
 
 
 class FeedForward(nn.Module):
@@ -13,8 +14,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.gate_up = nn.Linear(config.width, 2 * config.mlp_width, bias=False)
-        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+        self.gate_up = Linear(config.width, 2 * config.mlp_width)
+        self.down = Linear(config.mlp_width, config.width)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
         """Gives `(batch, time, width)` from `(batch, time, width)`."""

@@ -12,6 +12,7 @@ from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
 from tianti.model.feedforward import FeedForward
 from tianti.model.precision import in_product_precision
+from tianti.model.products import Linear, linear
 from tianti.model.rotary import rotary_table
 
 
@@ -70,11 +71,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.depth))
         self.final_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.head = (
-            None
-            if config.tied_embeddings
-            else nn.Linear(config.width, config.vocab_size, bias=False)
-        )
+        self.head = None if config.tied_embeddings else Linear(config.width, config.vocab_size)
         cosine, sine = self.rotary_buffers(config)
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
@@ -154,7 +151,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""
-        return F.linear(hidden, self.output_weight).float()
+        return linear(hidden, self.output_weight).float()
 
     @property
     def output_weight(self) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tianti.model.precision import in_product_precision
+from tianti.model.products import matmul_transposed, transposed_matmul
 from tianti.objective.chunks import CHUNK_LOGITS, GPU_CHUNK_LOGITS
 
 IGNORED = -100
@@ -84,7 +85,7 @@ def chunk_loss(
         wanted: whether gradients are.
     """
     full = torch.promote_types(weight_VW.dtype, torch.float32)
-    logits = torch.mm(hidden_NW, weight_VW.t()).to(full)
+    logits = matmul_transposed(hidden_NW, weight_VW).to(full)
     supervised = (labels_N != IGNORED).to(full)
     places = labels_N.clamp(min=0).unsqueeze(1)
     log_sum = logits.logsumexp(dim=1)
@@ -103,7 +104,10 @@ def chunk_loss(
         slope = slope - (supervised * (label_smoothing / len(weight_VW))).unsqueeze(1)
     slope = _less_at(slope, places, (1 - label_smoothing) * supervised).to(weight_VW.dtype)
     return Chunk(
-        each.sum(), plain.sum(), torch.mm(slope, weight_VW), torch.mm(slope.t(), hidden_NW)
+        each.sum(),
+        plain.sum(),
+        matmul_transposed(slope, weight_VW.t()),
+        transposed_matmul(slope, hidden_NW),
     )
 
 
