@@ -65,8 +65,13 @@ def our_step(
     compiled: bool = True,
     device: str = "cpu",
     float8: bool = False,
+    precision: str = "auto",
+    config: Any = None,
 ) -> Any:
-    """Gives a step of tianti's trainer as it is, its data and log included."""
+    """Gives a step of tianti's trainer as it is, its data and log included.
+
+    `config` is another network than the shape's, such as one with experts.
+    """
     import numpy as np
     import torch
 
@@ -96,10 +101,11 @@ def our_step(
             "validate_every": 10**9,
             "compile": compiled,
             "float8": float8,
+            "precision": precision,
             "seed": 0,
         }
     )
-    model = Transformer(our_config(shape))
+    model = Transformer(config or our_config(shape))
     if device == "cpu":
         initialize(model, 0)
     else:
@@ -158,7 +164,8 @@ def work(name: str, shape: Shape, threads: int) -> None:
         step = None
     elif name.startswith("tianti"):
         optimizer = "adamw" if "adamw" in name else "muon"
-        step = our_step(shape, optimizer, compiled="eager" not in name)
+        precision = "bfloat16" if "bfloat16" in name else "auto"
+        step = our_step(shape, optimizer, compiled="eager" not in name, precision=precision)
     else:
         step = CONTENDERS[name](shape)
     data = torch.randint(0, shape.vocabulary, (shape.batch, shape.time + 1))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import warnings
 from contextlib import AbstractContextManager
 
 import torch
@@ -36,11 +37,33 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Gives the precision of forward passes: bfloat16 where the GPU has it, else float32."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+def product_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """Gives the precision of matrix products.
+
+    Args:
+        device: that computes.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it, else float32.
+    """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if able else torch.float32
+
+
+def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
+    """Has forward passes compute products in the precision of `product_dtype`."""
+    if product_dtype(device, precision) == torch.bfloat16:
+        # The stream is rounded and the norms' gains are not, on purpose.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+        return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def multiplies_bfloat16_fast(device: torch.device) -> bool:
+    """Tells whether a device has instructions for products in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def compute_deterministically() -> None:

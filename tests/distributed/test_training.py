@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.model.test_experts import SIGMOID
 from tests.train.test_trainer import trainer
 from tests.train.training_data import write_splits
 from tianti.errors import Damaged
@@ -28,6 +29,7 @@ LAYOUTS = {
 UNTIED = {"tied_embeddings": False}
 VARIANTS = {
     "muon": ({}, {"micro_batch_rows": 1}),
+    "experts": (SIGMOID, {"optimizer": "adamw", "balance_rate": 0.01}),
     "adamw": (UNTIED, {"optimizer": "adamw", "average": 0.9, "decay_embeddings": False}),
 }
 COMMON = {"batch_rows": 8, "budget": "20 steps", "validate_every": 5}

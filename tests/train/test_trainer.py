@@ -12,7 +12,7 @@ from tests.conftest import tiny_config
 from tests.train.test_optimizers import settings
 from tests.train.training_data import TOKEN_BYTES, stream, write_splits
 from tianti import interruption
-from tianti.device import why_not_compiled
+from tianti.device import multiplies_bfloat16_fast, why_not_compiled
 from tianti.errors import UserError
 from tianti.model.initialization import initialize
 from tianti.model.transformer import Transformer
@@ -74,6 +74,25 @@ def test_micro_batches_give_the_same_gradient(splits, tmp_path, rows):
 
     whole = gradient(16)
     assert (gradient(rows) - whole).norm() / whole.norm() < 1e-6
+
+
+@pytest.mark.skipif(
+    not multiplies_bfloat16_fast(torch.device("cpu")), reason="no instructions for it here"
+)
+def test_products_in_bfloat16_follow_those_in_float32(splits, tmp_path):
+    made = {
+        precision: trainer(splits, tmp_path / precision, precision=precision, budget="30 steps")
+        for precision in ("float32", "bfloat16")
+    }
+    for one in made.values():
+        one.fit()
+        assert all(p.dtype == torch.float32 for p in one.model.parameters())
+    losses = {
+        precision: [row["loss"] for row in read_log(tmp_path / precision / LOG) if "loss" in row]
+        for precision in made
+    }
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
 
 
 class _StopAt:

@@ -1,4 +1,8 @@
-"""Reads and writes a Transformer as a Hugging Face directory of the Qwen3 family."""
+"""Reads and writes a Transformer as a Hugging Face directory.
+
+A dense network is a Qwen3; with experts a Qwen3-MoE, or, where the router scores each expert by
+itself, a GLM-4.5, which has its bias and its shared experts.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,15 @@ _REQUIRED = {
     "attention_bias": False,
     "use_sliding_window": False,
     "rope_scaling": None,
+    "decoder_sparse_step": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_nextn_predict_layers": 0,
+}
+_ARCHITECTURES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "glm4_moe": "Glm4MoeForCausalLM",
 }
 
 
@@ -92,13 +105,14 @@ def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transf
 def is_known(folder: Path) -> bool:
     """Tells whether a directory holds a family that is computed here; also where it is no model."""
     path = folder / CONFIG
-    return not path.is_file() or read_json(path).get("model_type") == "qwen3"
+    return not path.is_file() or read_json(path).get("model_type") in _ARCHITECTURES
 
 
 def _config_to_huggingface(config: TransformerConfig) -> dict[str, Any]:
+    family = _family(config)
     return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
+        "architectures": [_ARCHITECTURES[family]],
+        "model_type": family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
         "intermediate_size": config.mlp_width,
@@ -119,30 +133,97 @@ def _config_to_huggingface(config: TransformerConfig) -> dict[str, Any]:
         "rope_scaling": None,
         "use_cache": True,
         "torch_dtype": "float32",
+    } | _experts_to_huggingface(config, family)
+
+
+def _family(config: TransformerConfig) -> str:
+    if not config.num_experts:
+        return "qwen3"
+    return "qwen3_moe" if config.router == "softmax" else "glm4_moe"
+
+
+def _experts_to_huggingface(config: TransformerConfig, family: str) -> dict[str, Any]:
+    if family == "qwen3":
+        return {}
+    alike = {
+        "moe_intermediate_size": config.expert_width,
+        "num_experts_per_tok": config.experts_per_token,
+        "norm_topk_prob": config.normalized_gates,
+    }
+    if family == "qwen3_moe":
+        return alike | {
+            "num_experts": config.num_experts,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": list(range(config.dense_layers)),
+            "output_router_logits": False,
+        }
+    return alike | {
+        "n_routed_experts": config.num_experts,
+        "n_shared_experts": config.shared_experts,
+        "routed_scaling_factor": config.gate_scale,
+        "first_k_dense_replace": config.dense_layers,
+        "n_group": 1,
+        "topk_group": 1,
+        "use_qk_norm": True,
+        "partial_rotary_factor": 1.0,
+        "num_nextn_predict_layers": 0,
     }
 
 
+def _experts_from_huggingface(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    family = values["model_type"]
+    if family == "qwen3":
+        return {}
+    alike = {
+        "experts_per_token": values["num_experts_per_tok"],
+        "expert_width": values["moe_intermediate_size"],
+        "normalized_gates": values.get("norm_topk_prob", family == "glm4_moe"),
+    }
+    if family == "qwen3_moe":
+        dense = values.get("mlp_only_layers") or []
+        if sorted(dense) != list(range(len(dense))):
+            raise _unsupported("mlp_only_layers", dense, list(range(len(dense))), path)
+        # transformers writes its own name for it too.
+        experts = values.get("num_experts") or values["num_local_experts"]
+        return alike | {"num_experts": experts, "dense_layers": len(dense)}
+    rope = values.get("rope_parameters") or {}
+    part = rope.get("partial_rotary_factor") or values.get("partial_rotary_factor", 0.5)
+    for name, found, expected in (
+        ("use_qk_norm", values.get("use_qk_norm", False), True),
+        ("partial_rotary_factor", part, 1.0),
+    ):
+        if found != expected:
+            raise _unsupported(name, found, expected, path)
+    return alike | {
+        "num_experts": values["n_routed_experts"],
+        "shared_experts": values.get("n_shared_experts", 1),
+        "router": "sigmoid",
+        "gate_scale": values.get("routed_scaling_factor", 1.0),
+        "dense_layers": values.get("first_k_dense_replace", 1),
+    }
+
+
+def _unsupported(name: str, value: Any, expected: Any, path: Path) -> UserError:
+    return UserError(
+        tr("{name} = {value!r} is not supported", name=name, value=value),
+        where=path,
+        remedy=tr("Only {value!r} is computed correctly here", value=expected),
+    )
+
+
 def _config_from_huggingface(values: dict[str, Any], path: Path) -> TransformerConfig:
-    if values.get("model_type") != "qwen3":
+    if values.get("model_type") not in _ARCHITECTURES:
         raise UserError(
             tr("model family {family!r} is not known", family=values.get("model_type")),
             where=path,
-            remedy=tr("Known families: {families}", families="qwen3"),
+            remedy=tr("Known families: {families}", families=", ".join(_ARCHITECTURES)),
         )
     for name, expected in _REQUIRED.items():
         if values.get(name, expected) != expected:
-            raise UserError(
-                tr("{name} = {value!r} is not supported", name=name, value=values[name]),
-                where=path,
-                remedy=tr("Only {value!r} is computed correctly here", value=expected),
-            )
+            raise _unsupported(name, values[name], expected, path)
     rope = values.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
-        raise UserError(
-            tr("{name} = {value!r} is not supported", name="rope_type", value=rope["rope_type"]),
-            where=path,
-            remedy=tr("Only {value!r} is computed correctly here", value="default"),
-        )
+        raise _unsupported("rope_type", rope["rope_type"], "default", path)
     try:
         return TransformerConfig(
             vocab_size=values["vocab_size"],
@@ -156,6 +237,7 @@ def _config_from_huggingface(values: dict[str, Any], path: Path) -> TransformerC
             rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
             norm_eps=values.get("rms_norm_eps", 1e-6),
             tied_embeddings=values.get("tie_word_embeddings", False),
+            **_experts_from_huggingface(values, path),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(
@@ -177,12 +259,41 @@ def _layer_names(config: TransformerConfig, index: int) -> dict[str, list[tuple[
         "attention.query_norm.weight": [(f"{attention}.q_norm.weight", config.head_dim)],
         "attention.key_norm.weight": [(f"{attention}.k_norm.weight", config.head_dim)],
         "feedforward_norm.weight": [(f"{theirs}.post_attention_layernorm.weight", config.width)],
-        "feedforward.gate_up.weight": [
-            (f"{theirs}.mlp.gate_proj.weight", config.mlp_width),
-            (f"{theirs}.mlp.up_proj.weight", config.mlp_width),
+    } | (
+        _expert_names(config, f"{theirs}.mlp")
+        if config.has_experts(index)
+        else _swiglu_names("feedforward", f"{theirs}.mlp", config.width, config.mlp_width)
+    )
+
+
+def _swiglu_names(
+    ours: str, theirs: str, width: int, inner: int
+) -> dict[str, list[tuple[str, int]]]:
+    return {
+        f"{ours}.gate_up.weight": [
+            (f"{theirs}.gate_proj.weight", inner),
+            (f"{theirs}.up_proj.weight", inner),
         ],
-        "feedforward.down.weight": [(f"{theirs}.mlp.down_proj.weight", config.width)],
+        f"{ours}.down.weight": [(f"{theirs}.down_proj.weight", width)],
     }
+
+
+def _expert_names(config: TransformerConfig, theirs: str) -> dict[str, list[tuple[str, int]]]:
+    names = {"feedforward.router.weight": [(f"{theirs}.gate.weight", config.num_experts)]}
+    if config.router == "sigmoid":
+        bias = f"{theirs}.gate.e_score_correction_bias"
+        names["feedforward.bias"] = [(bias, config.num_experts)]
+    for number in range(config.num_experts):
+        one = _swiglu_names(
+            "feedforward", f"{theirs}.experts.{number}", config.width, config.expert_width
+        )
+        for ours, parts in one.items():
+            names.setdefault(ours, []).extend(parts)
+    if config.shared_experts:
+        inner = config.shared_experts * config.expert_width
+        shared = f"{theirs}.shared_experts"
+        names |= _swiglu_names("feedforward.shared", shared, config.width, inner)
+    return names
 
 
 def _all_names(config: TransformerConfig) -> dict[str, list[tuple[str, int]]]:
@@ -199,7 +310,7 @@ def _all_names(config: TransformerConfig) -> dict[str, list[tuple[str, int]]]:
 
 
 def _weights_to_huggingface(model: Transformer) -> dict[str, Tensor]:
-    ours = dict(model.named_parameters())
+    ours = _tensors(model)
     weights = {}
     for name, parts in _all_names(model.config).items():
         pieces = ours[name].detach().cpu().split([rows for _, rows in parts])
@@ -210,7 +321,9 @@ def _weights_to_huggingface(model: Transformer) -> dict[str, Tensor]:
 @torch.no_grad()
 def _fill(model: Transformer, weights: dict[str, Tensor], path: Path) -> None:
     """Copies weights into a model built without memory, and recomputes its tables."""
-    ours = dict(model.named_parameters())
+    # Tables, and loads of experts, which are not kept.
+    model.fill_buffers()
+    ours = _tensors(model)
     names = _all_names(model.config)
     expected = {theirs for parts in names.values() for theirs, _ in parts}
     unknown = set(weights) - expected - {"lm_head.weight"}
@@ -237,6 +350,7 @@ def _fill(model: Transformer, weights: dict[str, Tensor], path: Path) -> None:
                 where=path,
             )
         ours[name].copy_(stacked)
-    table = Transformer.rotary_buffers(model.config)
-    model.cosine.copy_(table[0])
-    model.sine.copy_(table[1])
+
+
+def _tensors(model: Transformer) -> dict[str, Tensor]:
+    return dict(model.named_parameters()) | model.routing_state()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tianti.model.config import TransformerConfig
 from tianti.model.products import Linear
 
 
 class FeedForward(nn.Module):
-    """`down(silu(gate(x)) * up(x))`, gate and up from one fused product."""
+    """`down(silu(gate(x)) * up(x))`, gate and up from one fused product.
 
-    def __init__(self, config: TransformerConfig):
+    Args:
+        width: of the residual stream.
+        inner: width of the gate.
+    """
+
+    def __init__(self, width: int, inner: int):
         super().__init__()
-        self.gate_up = Linear(config.width, 2 * config.mlp_width)
-        self.down = Linear(config.mlp_width, config.width)
+        self.gate_up = Linear(width, 2 * inner)
+        self.down = Linear(inner, width)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
         """Gives `(batch, time, width)` from `(batch, time, width)`."""

@@ -8,6 +8,7 @@ One place, so that a rule which transfers with size changes here and nowhere els
 | head      | untied output layer                    | N(0, 1 / width)                    |
 | hidden    | qkv, gate_up                           | N(0, 1 / fan_in)                   |
 | hidden    | out, down: what writes to the stream   | 0                                  |
+| router    | scores of the experts                  | N(0, 0.02²)                        |
 | norm      | RMSNorm gains                          | 1                                  |
 
 Writers that start at zero make the network the identity at step 0 whatever its depth, so that the
@@ -24,10 +25,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tianti.model.experts import Experts
 from tianti.model.transformer import Transformer
 
 EMBEDDING_STD = 0.02
-Role = Literal["embedding", "head", "hidden", "norm"]
+Role = Literal["embedding", "head", "hidden", "router", "norm"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,7 @@ class WeightRole:
 
 def weight_roles(model: Transformer) -> dict[str, WeightRole]:
     """Gives the role of every parameter by its name, tied ones once."""
-    config = model.config
-    fused = {
-        "qkv.weight": (config.attention_width, config.kv_width, config.kv_width),
-        "gate_up.weight": (config.mlp_width, config.mlp_width),
-    }
+    fused = _fused(model)
     roles = {}
     for name, parameter in model.named_parameters():
         if name == "embedding.weight":
@@ -54,14 +52,36 @@ def weight_roles(model: Transformer) -> dict[str, WeightRole]:
             roles[name] = WeightRole("head", (len(parameter),))
         elif parameter.ndim == 1:
             roles[name] = WeightRole("norm", (len(parameter),))
+        elif name.endswith("router.weight"):
+            roles[name] = WeightRole("router", (len(parameter),))
         else:
-            ending = ".".join(name.split(".")[-2:])
             roles[name] = WeightRole(
                 "hidden",
-                fused.get(ending, (len(parameter),)),
-                writes_to_stream=ending in ("out.weight", "down.weight"),
+                fused.get(name, (len(parameter),)),
+                writes_to_stream=name.endswith(("out.weight", "down.weight")),
             )
     return roles
+
+
+def _fused(model: Transformer) -> dict[str, tuple[int, ...]]:
+    """Gives the row counts of the matrices that lie in one parameter, by its name."""
+    config = model.config
+    fused: dict[str, tuple[int, ...]] = {}
+    for index, layer in enumerate(model.layers):
+        feedforward = f"layers.{index}.feedforward"
+        fused[f"layers.{index}.attention.qkv.weight"] = (
+            config.attention_width,
+            config.kv_width,
+            config.kv_width,
+        )
+        if not isinstance(layer.feedforward, Experts):
+            fused[f"{feedforward}.gate_up.weight"] = (config.mlp_width,) * 2
+            continue
+        shared = config.shared_experts * config.expert_width
+        fused[f"{feedforward}.gate_up.weight"] = (config.expert_width,) * 2 * config.num_experts
+        fused[f"{feedforward}.down.weight"] = (config.width,) * config.num_experts
+        fused[f"{feedforward}.shared.gate_up.weight"] = (shared,) * 2
+    return fused
 
 
 @torch.no_grad()
@@ -84,6 +104,7 @@ def initialize(
         elif role.writes_to_stream:
             parameter.zero_()
         else:
-            std = EMBEDDING_STD if role.role == "embedding" else parameter.shape[1] ** -0.5
+            small = role.role in ("embedding", "router")
+            std = EMBEDDING_STD if small else parameter.shape[1] ** -0.5
             values = torch.empty(parameter.shape, dtype=torch.float32)
             fill(parameter, values.normal_(0.0, std, generator=generator))

@@ -83,6 +83,7 @@ def _goes_through_onednn(x: Tensor, weight_NK: Tensor) -> bool:
         ONEDNN
         and x.device.type == "cpu"
         and x.dtype == weight_NK.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
         and x.numel() >= FEWEST_ROWS * x.shape[-1]
         and x.numel() * weight_NK.shape[0] >= SMALLEST
         # A tensor that is laid out over devices has products of its own.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,12 @@ SHAPE_FIELDS = (
     "mlp_width",
     "rope_theta",
     "tied_embeddings",
+    "num_experts",
+    "experts_per_token",
+    "expert_width",
+    "shared_experts",
+    "router",
+    "dense_layers",
 )
 
 
@@ -27,7 +33,11 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    size: Count | None = Field(None, gt=0, description="Weights wanted, such as 3M.")
+    size: Count | None = Field(
+        None,
+        gt=0,
+        description="Weights wanted, such as 3M; with experts, those a token passes through.",
+    )
     depth: int | None = Field(None, ge=1, description="Layers; with size, overrides its choice.")
     context: Count | None = Field(None, ge=8, description="Longest sequence in tokens.")
     width: int | None = Field(None, ge=2, description="Width of the residual stream.")
@@ -37,6 +47,26 @@ class ModelConfig(BaseModel):
     mlp_width: int | None = Field(None, ge=1, description="Inner width of the SwiGLU.")
     rope_theta: float | None = Field(None, gt=0, description="Base of the rotary positions.")
     tied_embeddings: bool | None = Field(None, description="Output layer = token embedding.")
+    num_experts: int | None = Field(
+        None, ge=2, description="Experts of each feed-forward layer; without it, dense."
+    )
+    experts_per_token: int | None = Field(
+        None, ge=1, description="Experts each token passes through; a 16th of them, 2 at least."
+    )
+    expert_width: int | None = Field(
+        None, ge=1, description="Inner width of an expert; mlp_width shared by those of a token."
+    )
+    shared_experts: int | None = Field(
+        None, ge=0, description="Experts every token passes through besides."
+    )
+    router: Literal["softmax", "sigmoid"] | None = Field(
+        None,
+        description="How tokens choose: softmax with a balance loss (written as Qwen3-MoE), or"
+        " sigmoid with balancing biases too (GLM-4.5), which shared experts need.",
+    )
+    dense_layers: int | None = Field(
+        None, ge=0, description="First layers that stay dense all the same."
+    )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelConfig:
@@ -83,4 +113,25 @@ class ModelConfig(BaseModel):
                 values["mlp_width"] = -(-values["width"] * 8 // 3 // 32) * 32
         if "num_kv_heads" not in set_here and values["num_heads"] % values["num_kv_heads"]:
             values["num_kv_heads"] = values["num_heads"]
+        _complete_experts(values, set_here)
         return TransformerConfig(**values)
+
+
+def _complete_experts(values: dict[str, Any], set_here: dict[str, Any]) -> None:
+    """Fills what was not said of a mixture; a token's experts have the width of a dense layer.
+
+    Raises:
+        ValueError: experts are described, but none are asked for.
+    """
+    if not values["num_experts"]:
+        for name in ("experts_per_token", "expert_width", "shared_experts", "dense_layers"):
+            if set_here.get(name):
+                raise ValueError(tr("{name} needs num_experts", name=name))
+        return
+    if "experts_per_token" not in set_here:
+        values["experts_per_token"] = max(2, values["num_experts"] // 16)
+    if "expert_width" not in set_here:
+        each = values["experts_per_token"] + values["shared_experts"]
+        values["expert_width"] = -(-values["mlp_width"] // each // 32) * 32
+    if values["shared_experts"] and "router" not in set_here:
+        values["router"] = "sigmoid"

@@ -10,6 +10,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from tianti.model.attention import Attention, document_blocks, document_mask
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
+from tianti.model.experts import Experts
 from tianti.model.feedforward import FeedForward
 from tianti.model.precision import in_product_precision
 from tianti.model.products import Linear, linear
@@ -19,13 +20,15 @@ from tianti.model.rotary import rotary_table
 class Layer(nn.Module):
     """Attention and feed-forward, each on the normalised stream and added to it."""
 
-    def __init__(self, config: TransformerConfig, dropout: float = 0.0):
+    def __init__(self, config: TransformerConfig, dropout: float = 0.0, sparse: bool = False):
         super().__init__()
         self.dropout = dropout
         self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.attention = Attention(config)
         self.feedforward_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.feedforward = FeedForward(config)
+        self.feedforward = (
+            Experts(config) if sparse else FeedForward(config.width, config.mlp_width)
+        )
 
     def forward(
         self,
@@ -69,7 +72,9 @@ class Transformer(nn.Module):
         self.config = config
         self.block_masks = False
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.depth))
+        self.layers = nn.ModuleList(
+            Layer(config, dropout, config.has_experts(index)) for index in range(config.depth)
+        )
         self.final_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.head = None if config.tied_embeddings else Linear(config.width, config.vocab_size)
         cosine, sine = self.rotary_buffers(config)
@@ -88,6 +93,23 @@ class Transformer(nn.Module):
             (self.cosine, self.sine), self.rotary_buffers(self.config), strict=True
         ):
             buffer.copy_(values)
+        for experts in self.mixtures().values():
+            experts.forget_routing()
+
+    def mixtures(self) -> dict[str, Experts]:
+        """Gives the layers' mixtures of experts by name; none where the network is dense."""
+        return {
+            name: module for name, module in self.named_modules() if isinstance(module, Experts)
+        }
+
+    def routing_state(self) -> dict[str, Tensor]:
+        """Gives what training moves besides weights, by name: loads of experts, and biases."""
+        return {
+            f"{name}.{kind}": values
+            for name, experts in self.mixtures().items()
+            for kind, values in (("load", experts.load), ("bias", experts.bias))
+            if values is not None
+        }
 
     @property
     def device(self) -> torch.device:

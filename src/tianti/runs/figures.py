@@ -216,6 +216,37 @@ def stage_times(stages: dict[str, Any], t: Translate) -> dict[str, Any]:
     }
 
 
+def expert_load(loads: list[list[float]], first_layer: int, t: Translate) -> dict[str, Any]:
+    """Draws how busy each expert of each layer was, against the average of its layer.
+
+    Args:
+        loads: shares of the tokens, `(layers, experts)`.
+        first_layer: number of the first layer that has experts.
+        t: translates.
+    """
+    against = [[share * len(layer) for share in layer] for layer in loads]
+    return {
+        "data": [
+            {
+                "type": "heatmap",
+                "z": against,
+                "y": [first_layer + index for index in range(len(loads))],
+                "zmid": 1.0,
+                "zmin": 0.0,
+                "zmax": max(2.0, max(max(layer) for layer in against)),
+                "colorscale": [[0, BLUE], [0.5, "#f8fafc"], [1, ORANGE]],
+                "hovertemplate": f"{t('layer')} %{{y}}, {t('expert')} %{{x}}: %{{z:.2f}}"
+                "<extra></extra>",
+            }
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": t("expert")}},
+            "yaxis": {"title": {"text": t("layer")}, "dtick": max(1, len(loads) // 12)},
+            "height": 150 + 22 * min(len(loads), 24),
+        },
+    }
+
+
 def _line(x: list[Any], y: list[Any], name: str, colour: str) -> dict[str, Any]:
     return {
         "type": "scatter",

@@ -17,7 +17,7 @@ from tianti.runs.manifest import Manifest
 from tianti.runs.runner import default_folder
 from tianti.runs.stages import STAGES, derive_from_metrics, stage_config
 from tianti.scale.cost import BASE_MEMORY, Cost, training_cost
-from tianti.scale.derive import BYTES_PER_TOKEN, Derivation, Facts, derive
+from tianti.scale.derive import BYTES_PER_TOKEN, Derivation, Facts, derive, facts_of
 from tianti.units import format_bytes
 
 COMPRESSED_FACTOR = 3.4
@@ -78,11 +78,8 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
     stages, metrics = _status(recipe, folder)
     if {"corpus", "machine"} <= set(metrics):
         derivation = derive_from_metrics(recipe, metrics)
-        facts = Facts(
-            metrics["corpus"]["splits"]["train"]["bytes"],
-            metrics["machine"]["matmul_flops"],
-            metrics["machine"]["device"].split(":")[0],
-        )
+        train_bytes = metrics["corpus"]["splits"]["train"]["bytes"]
+        facts = facts_of(recipe, train_bytes, metrics["machine"])
     else:
         facts = _estimate(recipe)
         derivation = derive(recipe, facts)
@@ -129,7 +126,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
 def _estimate(recipe: Recipe) -> Facts:
     """Gives facts from file sizes, the beginnings of the sources and a timed matrix product."""
     from tianti.device import choose_device
-    from tianti.scale.machine import matmul_flops
+    from tianti.scale.machine import speeds
 
     num_bytes = 0.0
     for source in recipe.corpus.sources:
@@ -143,8 +140,9 @@ def _estimate(recipe: Recipe) -> Facts:
         for path in list_files(source):
             packed = path.lower().endswith((*COMPRESSIONS, ".parquet", ".epub", ".zip", ".tgz"))
             num_bytes += file_state(path)["bytes"] * (COMPRESSED_FACTOR if packed else 1)
-    device = choose_device(recipe.device).type
-    return Facts(num_bytes, matmul_flops(device), device, estimated=True)
+    device = choose_device(recipe.device)
+    machine = {"device": str(device), **speeds(device)}
+    return facts_of(recipe, num_bytes, machine, estimated=True)
 
 
 def _warnings(cost: Cost, folder: Path) -> list[str]:

@@ -119,6 +119,9 @@ def _figures(
         drawn["funnel"] = figures.funnel(results["corpus"], t)
     if view is not None:
         drawn |= corpus_figures(view, t)
+    if loads := results.get("train", {}).get("expert_load"):
+        dense = results["train"]["depth"] - len(loads)
+        drawn["experts"] = figures.expert_load(loads, dense, t)
     if log:
         drawn["curves"] = figures.training_curves(log, t)
     if "evaluate" in results:

@@ -16,7 +16,7 @@ from tianti.files import file_stamp, read_sealed, write_sealed
 from tianti.generate.config import GenerateStageConfig
 from tianti.messages import tr
 from tianti.recipe import Recipe
-from tianti.scale.derive import Derivation, Facts, derive
+from tianti.scale.derive import Derivation, derive, facts_of
 from tianti.tokens.config import TokenizerStageConfig, TokensStageConfig
 from tianti.train.config import TrainStageConfig
 from tianti.units import format_bytes
@@ -137,12 +137,8 @@ def stage_config(
 
 def derive_from_metrics(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> Derivation:
     """Gives every open setting from what finished stages found."""
-    corpus, machine = metrics["corpus"], metrics["machine"]
-    facts = Facts(
-        train_bytes=corpus["splits"]["train"]["bytes"],
-        matmul_flops=machine["matmul_flops"],
-        device=machine["device"].split(":")[0],
-    )
+    train_bytes = metrics["corpus"]["splits"]["train"]["bytes"]
+    facts = facts_of(recipe, train_bytes, metrics["machine"])
     return derive(recipe, facts, metrics.get("tokenizer", {}).get("vocab_size"))
 
 

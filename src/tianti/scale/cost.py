@@ -98,7 +98,7 @@ def training_cost(
         device: type of the device that trains.
     """
     weights = shape.num_parameters() * FLOAT_BYTES
-    hidden = shape.depth * shape.layer_matrix_parameters() * FLOAT_BYTES
+    hidden = shape.matrix_parameters() * FLOAT_BYTES
     moments = 2 * weights - (hidden if train.optimizer == "muon" else 0)
     rows = train.micro_batch_rows * shape.context
     mask = train.micro_batch_rows * shape.context**2

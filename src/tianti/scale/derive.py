@@ -46,15 +46,35 @@ class Facts:
 
     Args:
         train_bytes: bytes of training text.
-        matmul_flops: measured speed of the device, floating-point operations a second.
+        matmul_flops: measured speed of the device in the precision of training, floating-point
+            operations a second.
         device: its type.
         estimated: text figures are estimates, the corpus has not been built.
+        bfloat16_gain: how many times as fast products in bfloat16 are as those in float32.
     """
 
     train_bytes: float
     matmul_flops: float
     device: str = "cpu"
     estimated: bool = False
+    bfloat16_gain: float = 1.0
+
+
+def facts_of(
+    recipe: Recipe, train_bytes: float, machine: dict[str, Any], *, estimated: bool = False
+) -> Facts:
+    """Gives what is known.
+
+    Args:
+        recipe: says in which precision is trained.
+        train_bytes: bytes of training text.
+        machine: `device`, `matmul_flops` and `bfloat16_flops` of `tianti.scale.machine`.
+        estimated: the text has not been read.
+    """
+    usual, half = machine["matmul_flops"], machine.get("bfloat16_flops")
+    speed = half if recipe.train.precision == "bfloat16" and half else usual
+    gain = half / usual if half else 1.0
+    return Facts(train_bytes, speed, machine["device"].split(":")[0], estimated, gain)
 
 
 @dataclass
@@ -134,6 +154,8 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
             remedy=tr("Choose a stride between 1 and the context"),
         )
     shape, start, why = _shape(recipe, facts, size, vocab_size or wanted_vocab, context)
+    if shape.num_experts:
+        reasons.rows.append(_experts_row(shape))
     reasons.rows.append(
         (
             "model",
@@ -152,6 +174,22 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
     reasons.pick("train.start", asked, start, why)
     train = _train_settings(recipe, facts, shape, start, tokens, seconds, reasons)
     return Derivation(shape, train, wanted_vocab, tokenizer_bytes, tokens, seconds, reasons.rows)
+
+
+def _experts_row(shape: TransformerConfig) -> tuple[str, str, str]:
+    return (
+        "model.num_experts",
+        tr(
+            "{experts} × width {width}, {chosen} to a token",
+            experts=shape.num_experts,
+            width=shape.expert_width,
+            chosen=shape.experts_per_token + shape.shared_experts,
+        ),
+        tr(
+            "{active} of the weights at work for a token",
+            active=format_count(shape.num_active_parameters()),
+        ),
+    )
 
 
 def _shape(
@@ -341,6 +379,12 @@ def _train_settings(
             if start == "bigrams"
             else tr("as the other weights"),
         )
+    precision = reasons.pick(
+        "train.precision",
+        None if config.precision == "auto" else config.precision,
+        "bfloat16" if facts.device == "cuda" else "float32",
+        _precision_reason(facts),
+    )
     warmup = reasons.pick(
         "train.warmup_steps", config.warmup_steps, 40, tr("a few dozen steps settle the moments")
     )
@@ -354,6 +398,7 @@ def _train_settings(
                 "micro_batch_rows",
                 "warmup_steps",
                 "compile",
+                "precision",
                 "budget",
             }
         ),
@@ -365,8 +410,20 @@ def _train_settings(
         micro_batch_rows=min(micro, rows),
         warmup_steps=warmup,
         compile=_compiled(config.compile, facts, seconds, reasons),
+        precision=precision,
         seed=recipe.seed,
     )
+
+
+def _precision_reason(facts: Facts) -> str:
+    if facts.device == "cuda":
+        return tr("products in half of the bytes, weights in float32")
+    if facts.bfloat16_gain > 1.2:
+        return tr(
+            "exact; bfloat16 would multiply {gain} times as fast here",
+            gain=f"{facts.bfloat16_gain:.1f}",
+        )
+    return tr("exact, and bfloat16 is not faster here")
 
 
 def _compiled(asked: str, facts: Facts, seconds: float, reasons: _Reasons) -> bool:

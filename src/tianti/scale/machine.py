@@ -6,9 +6,12 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tianti.progress import SILENT, Display
+
+if TYPE_CHECKING:
+    import torch
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 10
@@ -27,7 +30,8 @@ def measure_machine(
 
     Returns:
         `device`, `name`, `matmul_flops` (floating-point operations a second in the precision
-        training uses), `cores`, `memory_bytes`.
+        training uses where nothing is said), `bfloat16_flops` (None where the device has no
+        instructions for it), `cores`, `memory_bytes`.
     """
     import psutil
     import torch
@@ -41,20 +45,40 @@ def measure_machine(
     return {
         "device": str(device),
         "name": name,
-        "matmul_flops": matmul_flops(device.type),
+        **speeds(device),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
     }
 
 
-def matmul_flops(device: str) -> float:
-    """Gives the best of some timed matrix products, in floating-point operations a second."""
+def speeds(device: torch.device) -> dict[str, float | None]:
+    """Gives `matmul_flops` and `bfloat16_flops` of a device."""
+    import torch
+
+    from tianti.device import multiplies_bfloat16_fast, product_dtype
+
+    usual = product_dtype(device)
+    found: dict[str, float | None] = {"matmul_flops": matmul_flops(device.type, usual)}
+    found["bfloat16_flops"] = None
+    if multiplies_bfloat16_fast(device):
+        half = torch.bfloat16
+        again = usual == half
+        found["bfloat16_flops"] = found["matmul_flops"] if again else matmul_flops("cpu", half)
+    return found
+
+
+def matmul_flops(device: str, dtype: torch.dtype) -> float:
+    """Gives the best of some timed matrix products, in floating-point operations a second.
+
+    Args:
+        device: type of the device.
+        dtype: of the factors.
+    """
     import torch
 
     from tianti.model.products import matmul_transposed
 
     size = _SIZE[device]
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     a = torch.randn(size, size, device=device, dtype=dtype)
     durations = []
     for _ in range(_REPEATS):

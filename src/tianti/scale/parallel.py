@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from tianti.device import product_dtype
 from tianti.model.initialization import initialize
 from tianti.model.transformer import Transformer
 from tianti.scale.layout import Layout
@@ -34,10 +35,12 @@ class ManyRanks(Ranks):
     Args:
         layout: of all.
         device: that this rank computes on; the process group is joined.
+        precision: of products; see `tianti.device.product_dtype`.
     """
 
-    def __init__(self, layout: Layout, device: torch.device):
+    def __init__(self, layout: Layout, device: torch.device, precision: str = "auto"):
         self.layout, self.device = layout, device
+        self._dtype = product_dtype(device, precision)
         self.mesh: DeviceMesh = init_device_mesh(
             device.type, (layout.replicate, layout.shard), mesh_dim_names=(REPLICATE, SHARD)
         )
@@ -47,6 +50,7 @@ class ManyRanks(Ranks):
         self._model: Transformer | None = None
         self._matrices = SharedMatrices(self.mesh.get_group(SHARD), self.mesh.get_group(REPLICATE))
         self._held: list[tuple[Tensor, Tensor]] = []
+        self._alike: dict[str, Tensor] = {}
 
     def lay_out(self, model: Transformer, seed: int) -> dict[str, Tensor]:
         """Cuts the network, gives it memory and weights, and gives what this rank holds."""
@@ -56,7 +60,8 @@ class ManyRanks(Ranks):
             "mesh": self.mesh,
             "reshard_after_forward": self.layout.shard > 1,
         }
-        if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
+        # On a CPU autocast rounds, one layer after the other.
+        if self.device.type == "cuda" and self._dtype == torch.bfloat16:
             options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
         for layer in model.layers:
             fully_shard(layer, **options)
@@ -76,7 +81,9 @@ class ManyRanks(Ranks):
             self.regions[name] = _region(parameter, self.mesh)
             self._held.append((parameter, local))
             held[name] = local
-        return held
+        # Every rank has these whole, and moves them alike.
+        self._alike = model.routing_state()
+        return held | self._alike
 
     def _cut_modules(self) -> list[FSDPModule]:
         assert self._model is not None
@@ -86,6 +93,8 @@ class ManyRanks(Ranks):
         """Gives which part of a checkpoint this rank writes: of copies the first alone writes."""
         copy = self.mesh.get_local_rank(REPLICATE)
         extra = frozenset(self.regions if copy else ())
+        if not self.first:
+            extra |= self._alike.keys()
         return Part(self.number, dist.get_world_size(), self.regions, extra)
 
     def collect_gradients(self) -> None:
@@ -112,7 +121,7 @@ class ManyRanks(Ranks):
             module.reshard()
 
     def total(self, value: Tensor) -> Tensor:
-        """Gives the sum of a scalar over all ranks."""
+        """Gives the sum of a tensor over all ranks."""
         value = value.clone()
         dist.all_reduce(value)
         return value

@@ -25,6 +25,7 @@ _KEPT = {
     _aten.addmm.default,
     _aten.bmm.default,
     torch.ops.tianti.linear.default,
+    torch.ops.tianti.grouped_linear.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,

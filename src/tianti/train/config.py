@@ -58,6 +58,10 @@ class TrainConfig(BaseModel):
         description="Keep less for the backward pass and compute it again: a little more work"
         " (selective) or a third more (full).",
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of products; weights stay float32. auto: bfloat16 on a GPU, float32 on a CPU.",
+    )
     float8: bool = Field(
         False,
         description="Products of hidden layers in 8 bits (GPUs from Ada and Hopper on; extra"
@@ -84,6 +88,14 @@ class TrainConfig(BaseModel):
         0.0,
         ge=0,
         description="Weight of the squared log of the softmax's denominator (PaLM: 1e-4).",
+    )
+    balance_loss: float = Field(
+        0.01, ge=0, description="Weight of the loss that has experts be equally busy."
+    )
+    balance_rate: float = Field(
+        0.001,
+        ge=0,
+        description="Step by which the sigmoid router's biases move against the experts' load.",
     )
     decay_embeddings: bool = Field(True, description="Weight decay reaches the embedding too.")
     average: float = Field(
@@ -166,12 +178,15 @@ class TrainSettings(BaseModel):
     dropout: float = 0.0
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    balance_loss: float = 0.01
+    balance_rate: float = 0.001
     decay_embeddings: bool = True
     average: float = 0.0
     average_tail: float = 0.0
     early_stopping: int | None = None
     check_memory_every: int | None = None
     activation_checkpointing: Literal["off", "selective", "full"] = "off"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     float8: bool = False
     deterministic: bool = False
     validate_every: int | None

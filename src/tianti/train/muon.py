@@ -41,9 +41,6 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = matrices if wide else matrices.mT
     norm = x.flatten(1).norm(dim=1).view(-1, 1, 1)
     x = x / (norm * 1.02 + 1e-7)
-    if x.device.type == "cuda":
-        # The iterations bear bfloat16, in which a GPU is many times as fast (Jordan et al. 2024).
-        x = x.bfloat16()
     if x.dtype == torch.float32 and x.shape[-1] >= LONG * x.shape[-2]:
         x = _through_gram(x)
         return x if wide else x.mT
@@ -114,6 +111,8 @@ class Muon(torch.optim.Optimizer):
         groups: dictionaries with `params`; for each parameter, in `splits`, the row counts of the
             matrices fused into it, which are orthogonalised apart, and, in `first_rows`, the number
             of the first row held here where not all are.
+        dtype: that matrices are orthogonalised in; the iterations bear bfloat16 (Jordan et al.
+            2024), in which some devices are many times as fast.
         lr: learning rate, on AdamW's scale.
         momentum: decay of the momentum; Nesterov's form.
         weight_decay: decoupled.
@@ -127,11 +126,12 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         weight_decay: float,
         solve: Callable[[list[MatrixPart]], list[Tensor]] = orthogonalize_parts,
+        dtype: torch.dtype = torch.float32,
     ):
         for group in groups:
             group.setdefault("first_rows", [0] * len(group["params"]))
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self._solve = solve
+        self._solve, self._dtype = solve, dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -143,7 +143,7 @@ class Muon(torch.optim.Optimizer):
             for parameter, splits, first in members:
                 if parameter.grad is None:
                     continue
-                update = self._momentum(parameter, group["momentum"])
+                update = self._momentum(parameter, group["momentum"]).to(self._dtype)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 begin = -first
                 for height in splits:

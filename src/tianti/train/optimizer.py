@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tianti.device import product_dtype
 from tianti.model.initialization import weight_roles
 from tianti.model.transformer import Transformer
 from tianti.train.config import TrainSettings
@@ -68,6 +69,7 @@ class Optimizers:
                     momentum=settings.muon_momentum,
                     weight_decay=settings.weight_decay,
                     solve=ranks.orthogonalize,
+                    dtype=product_dtype(model.device, settings.precision),
                 )
             )
 

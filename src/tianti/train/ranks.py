@@ -43,13 +43,14 @@ class Ranks:
         return None
 
     def lay_out(self, model: Transformer, seed: int) -> dict[str, Tensor]:
-        """Gives what this rank holds of each parameter; what is filled in them, the network has.
+        """Gives what this rank holds of each parameter, and of what else training moves; what is
+        filled in them, the network has.
 
         Args:
             model: the network; initialised already where nothing is laid out.
             seed: of its first weights.
         """
-        return dict(model.named_parameters())
+        return dict(model.named_parameters()) | model.routing_state()
 
     @torch.no_grad()
     def fill(self, parameter: Tensor, values: Tensor) -> None:
@@ -69,7 +70,7 @@ class Ranks:
         """Has the network hold no more than its part after passes without gradient."""
 
     def total(self, value: Tensor) -> Tensor:
-        """Gives the sum of a scalar over the ranks that share a batch."""
+        """Gives the sum of a tensor over the ranks that share a batch."""
         return value
 
     def gradient_norm(self, parameters: Iterable[Tensor]) -> Tensor:

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 
 from tianti.corpus.split import LATE
-from tianti.device import choose_device, compute_deterministically, why_not_compiled
+from tianti.device import (
+    choose_device,
+    compute_deterministically,
+    multiplies_bfloat16_fast,
+    why_not_compiled,
+)
 from tianti.errors import UserError
 from tianti.exchange.huggingface import save_transformer
 from tianti.files import read_json
@@ -53,7 +58,8 @@ def train(
     Returns:
         `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
         `rewinds`, `validation_bits_per_byte` (of the weights kept), `best_step`, `stopped_early`,
-        `parameters`, `flops`, `device`, `compiled`.
+        `parameters`, `active_parameters`, `flops`, `device`, `compiled`; with experts
+        `expert_load`, for each layer the share of tokens that each got in the last step.
 
     Raises:
         UserError: too little text for one row, or training fails in a way the user can mend.
@@ -93,9 +99,12 @@ def train(
         "best_step": state.best_step,
         "stopped_early": state.stopped,
         "parameters": shape.num_parameters(),
+        "active_parameters": shape.num_active_parameters(),
         "flops": shape.flops_per_token() * state.tokens,
         "device": str(device),
         "compiled": settings.compile,
+        "depth": shape.depth,
+        **({"expert_load": trainer.routing.loads()} if trainer.routing else {}),
     }
 
 
@@ -105,6 +114,12 @@ def place(model: Transformer, settings: TrainSettings, device: torch.device) -> 
     Raises:
         UserError: the device cannot do what the settings ask for.
     """
+    if settings.precision == "bfloat16" and not multiplies_bfloat16_fast(device):
+        raise UserError(
+            tr("{device} has no products in bfloat16", device=device),
+            where="train.precision",
+            remedy=tr("Set train.precision=float32"),
+        )
     # What has no memory yet gets it where it is laid out.
     if model.device.type != "meta":
         model.to(device)
@@ -176,8 +191,9 @@ def write_model(
 def network_of(checkpoint: Checkpoint, config: TransformerConfig) -> Transformer:
     """Gives the network a checkpoint stands for, with its averaged weights where it keeps any."""
     model = Transformer(config)
-    for name, parameter in model.named_parameters():
-        parameter.copy_((checkpoint.average or checkpoint.model)[name])
+    model.fill_buffers()
+    for name, tensor in (dict(model.named_parameters()) | model.routing_state()).items():
+        tensor.copy_((checkpoint.average or checkpoint.model)[name])
     return model
 
 

@@ -41,6 +41,7 @@ from tianti.train.log import NoLog, TrainLog
 from tianti.train.optimizer import Optimizers
 from tianti.train.ranks import ALONE, Ranks
 from tianti.train.regions import compile_regions
+from tianti.train.routing import RoutingBalance
 from tianti.train.saving import BackgroundSaver
 from tianti.train.schedule import Schedule
 from tianti.train.stopping import note_validation
@@ -113,6 +114,7 @@ class Trainer:
         self.loss: LossFunction = compile_regions(model, loss) if settings.compile else loss
         self.parameters = ranks.lay_out(model, settings.seed)
         self.optimizers = Optimizers(model, settings, self.parameters, ranks)
+        self.routing = RoutingBalance(model, settings, ranks)
         self.tokens_per_step = settings.batch_rows * data.train.context
         self.state = TrainState(step=0, total_steps=0)
         self.saver = BackgroundSaver(out / CHECKPOINTS, settings.keep_checkpoints, ranks)
@@ -285,6 +287,7 @@ class Trainer:
         share = self._schedule().at(step)
         self.optimizers.set_learning_rate(self.settings.learning_rate * share)
         batch = self._batch(step)
+        self.routing.before_step(self.tokens_per_step)
         if self.integrity is not None:
             self.integrity.before_step(step, lambda: self._gradients(batch))
         nats = self.ranks.total(self._gradients(batch))
@@ -302,6 +305,7 @@ class Trainer:
             self.state.bad_in_a_row = 0
         else:
             self._skip_bad_step(verdict)
+        busiest = self.routing.after_step(kept=verdict is None)
         self._drop_gradients()
         self.state.step += 1
         if self.average is not None:
@@ -315,6 +319,7 @@ class Trainer:
             loss=round(loss, 6) if math.isfinite(loss) else None,
             learning_rate=self.settings.learning_rate * share,
             grad_norm=round(norm, 6) if math.isfinite(norm) else None,
+            **({} if busiest is None else {"busiest_expert": round(busiest, 3)}),
             **({"skipped": verdict} if verdict else {}),
         )
         facts = {"loss": f"{loss:.3f}", "tok/s": format_count(task.rate() * self.tokens_per_step)}
@@ -361,7 +366,7 @@ class Trainer:
             torch.from_numpy(array[start : start + rows]).to(device)
             for array in (batch.ids, batch.labels, batch.segments)
         )
-        with autocast(device):
+        with autocast(device, self.settings.precision):
             return self.loss(self.model, ids, labels, segments)
 
     def _skip_bad_step(self, verdict: Verdict) -> None:
