@@ -29,6 +29,7 @@ PARTS = {
         "Training: whole steps of a larger network",
         ["train_speed.py", "--shape", "85m", "--seconds", "25"],
     ),
+    "experts": ("Training: mixtures of experts beside a dense network", ["experts.py"]),
     "gpu": ("Training: whole steps on a GPU", ["gpu.py"]),
     "time_to_loss": (
         "Training: time to a peer's loss",
@@ -57,7 +58,7 @@ HEAD = """# Benchmarks
 Made by `make bench`; each part by the command above it. Two cores, not always free of other work;
 ratios are of CPU seconds within one call, beside peers where TIANTI_PEERS_PYTHON names an
 interpreter that has them; tokens a second of training are those of contenders run in turn, whose
-sources NANOGPT, NANOCHAT and LITGPT name (2026-11-25: nanoGPT 3adf61e, nanochat 92d63d4, litgpt
+sources NANOGPT, NANOCHAT and LITGPT name (2026-11-27: nanoGPT 3adf61e, nanochat 92d63d4, litgpt
 0.5.13). What was tried on the way stands in [experiments.md](experiments.md).
 """
 
