@@ -67,6 +67,7 @@ def our_step(
     float8: bool = False,
     precision: str = "auto",
     config: Any = None,
+    checkpointing: str = "off",
 ) -> Any:
     """Gives a step of tianti's trainer as it is, its data and log included.
 
@@ -102,6 +103,7 @@ def our_step(
             "compile": compiled,
             "float8": float8,
             "precision": precision,
+            "activation_checkpointing": checkpointing,
             "seed": 0,
         }
     )

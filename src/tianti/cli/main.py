@@ -10,7 +10,9 @@ import typer
 
 from tianti.cli.corpus import corpus_app
 from tianti.cli.judge import compare_command, eval_command, tasks_command
-from tianti.cli.options import AsJson, print_json
+from tianti.cli.launch import launch_command
+from tianti.cli.options import AsJson, OutFolder, Overrides, RecipeFile, print_json
+from tianti.cli.plan import plan_command
 from tianti.messages import tr
 
 app = typer.Typer(
@@ -29,13 +31,6 @@ recipe_app = typer.Typer(
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(corpus_app, name="corpus")
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help=tr("A YAML recipe."))]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[a.b=c]…", help=tr("Settings to change."))
-]
-OutFolder = Annotated[
-    Path | None, typer.Option("--out", help=tr("Folder of the run; runs/NAME when not given."))
-]
 ModelFolder = Annotated[
     Path, typer.Argument(metavar="MODEL", help=tr("A model/ folder, a run, or a Hugging Face one."))
 ]
@@ -80,20 +75,12 @@ def run_command(
         say_results(finished)
 
 
-@app.command("plan", help=tr("Say beforehand what a recipe will do: stages, settings, cost, time."))
-def plan_command(
-    recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None, as_json: AsJson = False
-) -> None:
-    """Foretells a run without doing anything."""
-    from tianti.recipe import Recipe
-    from tianti.runs.plan import plan
-    from tianti.runs.terminal import say_plan
-
-    planned = plan(Recipe.load(recipe, overrides or []), out)
-    if as_json:
-        print_json(planned.as_dict())
-    else:
-        say_plan(planned, recipe)
+app.command(
+    "launch", help=tr("Write the job file that starts a recipe on many machines; starts nothing.")
+)(launch_command)
+app.command("plan", help=tr("Say beforehand what a recipe will do: stages, settings, cost, time."))(
+    plan_command
+)
 
 
 @app.command("search", help=tr("Search settings against the validation split."))

@@ -1,9 +1,10 @@
-"""What several commands share: the `--json` option and how JSON is printed."""
+"""What several commands share: options, and how JSON is printed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,14 @@ from tianti.messages import tr
 
 AsJson = Annotated[
     bool, typer.Option("--json", help=tr("One JSON object on standard output, nothing else."))
+]
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help=tr("A YAML recipe."))]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=c]…", help=tr("Settings to change."))
+]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", help=tr("Folder of the run; runs/NAME when not given."))
 ]
 
 

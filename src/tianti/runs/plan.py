@@ -128,6 +128,17 @@ def _estimate(recipe: Recipe) -> Facts:
     from tianti.device import choose_device
     from tianti.scale.machine import speeds
 
+    device = choose_device(recipe.device)
+    machine = {"device": str(device), **speeds(device)}
+    return facts_of(recipe, text_bytes(recipe), machine, estimated=True)
+
+
+def text_bytes(recipe: Recipe) -> float:
+    """Gives about how many bytes of training text there are, from file sizes.
+
+    Raises:
+        UserError: a source cannot be read.
+    """
     num_bytes = 0.0
     for source in recipe.corpus.sources:
         # A source that cannot be read is better known before the run than in it.
@@ -140,9 +151,7 @@ def _estimate(recipe: Recipe) -> Facts:
         for path in list_files(source):
             packed = path.lower().endswith((*COMPRESSIONS, ".parquet", ".epub", ".zip", ".tgz"))
             num_bytes += file_state(path)["bytes"] * (COMPRESSED_FACTOR if packed else 1)
-    device = choose_device(recipe.device)
-    machine = {"device": str(device), **speeds(device)}
-    return facts_of(recipe, num_bytes, machine, estimated=True)
+    return num_bytes
 
 
 def _warnings(cost: Cost, folder: Path) -> list[str]:

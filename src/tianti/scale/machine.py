@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tianti.progress import SILENT, Display
+from tianti.scale.hardware import Device
 
 if TYPE_CHECKING:
     import torch
@@ -88,3 +89,44 @@ def matmul_flops(device: str, dtype: torch.dtype) -> float:
             torch.cuda.synchronize()
         durations.append(time.perf_counter() - begin)
     return 2 * size**3 / min(durations)
+
+
+def this_processor(precision: str = "float32") -> Device:
+    """Gives this machine's processor, measured, as a device to plan for.
+
+    Args:
+        precision: of products.
+    """
+    import psutil
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    memory = psutil.virtual_memory().total / 2**30
+    bandwidth = _copied_bytes() / 1e9
+    return Device(
+        name=platform.processor() or platform.machine(),
+        kind="cpu",
+        memory_gib=memory,
+        bf16_tflops=matmul_flops("cpu", dtype) / 1e12,
+        memory_gbps=bandwidth,
+        # Processes of one machine speak through its memory.
+        link_gbps=bandwidth / 4,
+        network_gbps=1.0,
+        per_machine=1 << 10,
+        products=0.9,
+        source="measured",
+    )
+
+
+def _copied_bytes() -> float:
+    """Gives the bytes a second that copying reads and writes."""
+    import torch
+
+    source = torch.randn(1 << 24)
+    target = torch.empty_like(source)
+    durations = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        target.copy_(source)
+        durations.append(time.perf_counter() - begin)
+    return 2 * source.nbytes / sorted(durations)[len(durations) // 2]

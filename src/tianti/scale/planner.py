@@ -1,0 +1,214 @@
+"""Which layout trains a model best on some devices, and what it takes, before anything is begun."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tianti.errors import UserError
+from tianti.messages import tr
+from tianti.model.config import TransformerConfig
+from tianti.scale.estimate import GIB, Degrees, Estimate, Work, estimate
+from tianti.scale.hardware import Device
+from tianti.train.config import TrainSettings
+from tianti.units import format_count
+
+SHOWN = 5
+CHECKPOINTING = ("off", "selective", "full")
+MOST_DEVICES = 1 << 17
+# A step's rows may grow by so much to be shared evenly.
+MOST_ROUNDED = 1.1
+# How far estimates of time have been from what was measured (docs/scale.md).
+TIME_ERROR, MEMORY_ERROR = 0.2, 0.05
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One layout, and why it is where it is among the others.
+
+    Args:
+        estimate: what it takes.
+        why: a sentence.
+    """
+
+    estimate: Estimate
+    why: str
+
+    def as_dict(self, tokens: float, price: float | None) -> dict[str, Any]:
+        """Gives all figures as plain values.
+
+        Args:
+            tokens: trained on in all.
+            price: of a device and hour.
+        """
+        found = self.estimate
+        work, device = found.work, found.device
+        speed, devices = found.tokens_per_second, work.degrees.devices
+        hours = tokens / speed / 3600
+        memory = {kind: value / GIB for kind, value in vars(found.memory).items()}
+        return {
+            "layout": {
+                **asdict(work.degrees),
+                "micro_batch_rows": work.micro_rows,
+                "activation_checkpointing": work.checkpointing,
+            },
+            "fits": found.fits,
+            "memory_gib": _rounded(memory | {"total": found.memory.total / GIB}),
+            "tokens_per_second": round(speed, 1),
+            "tokens_per_day": round(speed * 86400),
+            "step_seconds": float(f"{found.seconds.total:.4g}"),
+            "seconds": {kind: float(f"{value:.4g}") for kind, value in vars(found.seconds).items()},
+            "sent_gb": _rounded({kind: value / 1e9 for kind, value in found.sent.items() if value}),
+            "mfu": round(found.mfu, 4),
+            "hours": float(f"{hours:.4g}"),
+            "energy_kwh": float(f"{hours * devices * device.watts / 1e3:.4g}") or None,
+            "cost": None if price is None else round(hours * devices * price, 2),
+            "why": self.why,
+        }
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}
+
+
+def plan_layouts(
+    shape: TransformerConfig, settings: TrainSettings, count: int, device: Device
+) -> list[Choice]:
+    """Gives the best layouts, the best one first; where nothing fits, those that come nearest.
+
+    Args:
+        shape: the network.
+        settings: of training.
+        count: of devices.
+        device: their kind.
+
+    Raises:
+        UserError: the rows of a step cannot be shared by so many.
+    """
+    upper = settings.batch_rows + -settings.batch_rows % count
+    if upper > settings.batch_rows * MOST_ROUNDED:
+        raise UserError(
+            tr(
+                "{rows} rows of a step cannot be shared evenly by {parts} devices",
+                rows=settings.batch_rows,
+                parts=count,
+            ),
+            where="train.batch_tokens",
+            remedy=tr(
+                "Set train.batch_tokens={tokens}, or take fewer devices",
+                tokens=upper * shape.context,
+            ),
+        )
+    settings = settings.model_copy(update={"batch_rows": upper})
+    found = _best_of_each(shape, settings, count, device)
+    fitting = [one for one in found if one.fits]
+    ranked = sorted(fitting, key=lambda one: one.seconds.total)
+    ranked += sorted((one for one in found if not one.fits), key=lambda one: one.memory.total)
+    best = ranked[0]
+    return [Choice(one, _why(one, best)) for one in ranked[:SHOWN]]
+
+
+def _best_of_each(
+    shape: TransformerConfig, settings: TrainSettings, count: int, device: Device
+) -> list[Estimate]:
+    """Gives for each layout and checkpointing the rows at once that are best."""
+    found = []
+    for degrees in layouts(count):
+        for checkpointing in CHECKPOINTING:
+            tried = []
+            for rows in _powers(settings.batch_rows // count):
+                tried.append(estimate(Work(shape, settings, degrees, rows, checkpointing), device))
+            fitting = [one for one in tried if one.fits]
+            # More rows at once travel less often and fill the device; without room, the fewest.
+            found.append(min(fitting, key=lambda one: one.seconds.total) if fitting else tried[0])
+    return found
+
+
+def layouts(count: int) -> list[Degrees]:
+    """Gives the ways to train on so many devices: each number of copies, and what is cut."""
+    return [Degrees(count // cut, cut) for cut in range(1, count + 1) if count % cut == 0]
+
+
+def _powers(most: int) -> list[int]:
+    """Gives the powers of 2 up to a number that divide it."""
+    return [1 << i for i in range(most.bit_length()) if most % (1 << i) == 0]
+
+
+def _why(one: Estimate, best: Estimate) -> str:
+    if not one.fits:
+        return _too_large(one)
+    if one is best:
+        spent = max(vars(one.seconds).items(), key=lambda item: item[1])
+        return tr(
+            "the fastest that fits: {share} of the step are {kind}",
+            share=f"{spent[1] / one.seconds.total:.0%}",
+            kind=_kind(spent[0]),
+        )
+    slower = one.seconds.total / best.seconds.total - 1
+    longer = {
+        kind: value - getattr(best.seconds, kind) for kind, value in vars(one.seconds).items()
+    }
+    kind = max(longer, key=lambda name: longer[name])
+    if kind in ("products", "attention") and one.work.checkpointing == "full":
+        return tr("{share} slower: layers are computed again", share=f"{slower:.1%}")
+    if slower < 0.005:
+        return tr("as fast, with {memory} GiB", memory=f"{one.memory.total / GIB:.0f}")
+    return tr("{share} slower: more for {kind}", share=f"{slower:.1%}", kind=_kind(kind))
+
+
+def _too_large(one: Estimate) -> str:
+    largest = max(vars(one.memory).items(), key=lambda item: item[1])
+    return tr(
+        "does not fit: {needed} of {there} GiB, {kind} most of it ({amount})",
+        needed=f"{one.memory.total / GIB:.0f}",
+        there=f"{one.device.memory_gib:.0f}",
+        kind=_kind(largest[0]),
+        amount=f"{largest[1] / GIB:.0f}",
+    )
+
+
+def _kind(name: str) -> str:
+    return {
+        "weights": tr("weights"),
+        "gradients": tr("gradients"),
+        "optimizer": tr("the optimizer"),
+        "gathered": tr("weights put together"),
+        "activations": tr("activations"),
+        "logits": tr("the loss"),
+        "reserve": tr("reserve"),
+        "products": tr("products"),
+        "attention": tr("attention"),
+        "memory": tr("reading and writing memory"),
+        "tensor": tr("collectives within layers"),
+        "exposed": tr("weights and gradients on their way"),
+        "bubble": tr("waiting stages"),
+    }[name]
+
+
+def what_would_fit(
+    shape: TransformerConfig, settings: TrainSettings, count: int, device: Device
+) -> str:
+    """Gives what to do where nothing fits: all checkpointing and one row at once did not help."""
+    more = count * 2
+    while more <= MOST_DEVICES:
+        wanted = settings.model_copy(
+            update={"batch_rows": settings.batch_rows + -settings.batch_rows % more}
+        )
+        if any(one.fits for one in _best_of_each(shape, wanted, more, device)):
+            return tr("{count} of these devices would hold it", count=more)
+        more *= 2
+    smallest = min(
+        _best_of_each(
+            shape,
+            settings.model_copy(update={"batch_rows": MOST_DEVICES}),
+            MOST_DEVICES,
+            device,
+        ),
+        key=lambda one: one.memory.total,
+    )
+    return tr(
+        "However many of these devices: each needs {needed} GiB. Shorten model.context or take a"
+        " smaller model.size than {size}",
+        needed=f"{smallest.memory.total / GIB:.0f}",
+        size=format_count(shape.num_parameters()),
+    )
