@@ -271,13 +271,19 @@ def test_ranks_that_are_at_odds_all_say_so_before_the_first_step(config, inputs,
         ({"replicate": 2}, 8, Layout(2, 4)),
         ({"shard": 2}, 8, Layout(4, 2)),
         ({"replicate": 2, "shard": 2}, 4, Layout(2, 2)),
+        ({"context": 2}, 8, Layout(2, 2, 2)),
+        ({"context": 8}, 8, Layout(1, 1, 8)),
+        ({"context": 4, "replicate": 2}, 8, Layout(2, 1, 4)),
     ],
 )
 def test_what_is_left_open_fills_the_devices(config, devices, expected):
     assert settle(LayoutConfig(**config), devices, per_machine=4) == expected
 
 
-@pytest.mark.parametrize("config", [{"replicate": 3}, {"shard": 5}, {"replicate": 2, "shard": 8}])
+@pytest.mark.parametrize(
+    "config",
+    [{"replicate": 3}, {"shard": 5}, {"replicate": 2, "shard": 8}, {"context": 3}, {"context": 16}],
+)
 def test_a_layout_for_other_devices_is_refused(config):
     with pytest.raises(UserError, match="there are 8"):
         settle(LayoutConfig(**config), 8, per_machine=8)
@@ -285,6 +291,9 @@ def test_a_layout_for_other_devices_is_refused(config):
 
 def test_rows_that_cannot_be_shared_are_refused_before_anything_starts(config, inputs, tmp_path):
     refuse_nonsense(Layout(2, 2), 8, context=64)
+    refuse_nonsense(Layout(2, 1, 4), 2, context=64)
+    with pytest.raises(UserError, match=r"60 tokens .* by 4 devices\. model\.context must"):
+        refuse_nonsense(Layout(1, 1, 4), 2, context=60)
     odd = replace(config, settings=config.settings.model_copy(update={"batch_rows": 9}))
     with pytest.raises(UserError, match=r"9 rows .* by 2 devices\. Set train\.batch_tokens=640"):
         train_on_many(odd, LayoutConfig(), 2, inputs, tmp_path)

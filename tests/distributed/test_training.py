@@ -22,9 +22,9 @@ from tianti.train.trainer import CHECKPOINTS, LOG
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS = {
-    2: [{"shard": 2}, {"replicate": 2}],
-    4: [{"shard": 4}, {"replicate": 2, "shard": 2}],
-    8: [{"replicate": 2, "shard": 4}],
+    2: [{"shard": 2}, {"replicate": 2}, {"context": 2}],
+    4: [{"shard": 4}, {"replicate": 2, "shard": 2}, {"context": 2, "shard": 2}],
+    8: [{"replicate": 2, "shard": 4}, {"replicate": 2, "shard": 2, "context": 2}],
 }
 UNTIED = {"tied_embeddings": False}
 VARIANTS = {
@@ -35,7 +35,11 @@ VARIANTS = {
 COMMON = {"batch_rows": 8, "budget": "20 steps", "validate_every": 5}
 # A training that four processes left in the middle, and what goes on with it.
 BROKEN_OFF, SAVED = 9, {"save_every": 1e-9, "keep_checkpoints": 2}
-GOES_ON = {2: {"replicate": 2}, 4: {"replicate": 2, "shard": 2}, 8: {"shard": 8}}
+GOES_ON = {
+    2: {"replicate": 2},
+    4: {"shard": 2, "context": 2},
+    8: {"shard": 8},
+}
 # What Muon makes of rounding shows in the norm first: 1 × 8 and 8 × 1 rows differ by 5e-6 in it.
 TOLERATED = {"loss": 1e-5, "validation_bits_per_byte": 1e-5, "grad_norm": 1e-4}
 

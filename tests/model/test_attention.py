@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_block_mask
 
-from tianti.model.attention import document_blocks, document_mask
+from tianti.model.attention import Columns, document_blocks, document_mask
 
 
 def by_a_table(segments):
@@ -57,3 +57,25 @@ def test_documents_in_any_order_lose_nothing():
             slice(column * size, (column + 1) * size),
         )
         assert looked_at[batch, rows, columns].all()
+
+
+@pytest.mark.parametrize("time", [512, 320, 96])
+@pytest.mark.parametrize("ends", [0, 0.02])
+def test_some_tokens_of_a_row_look_as_they_do_in_the_whole_row(time, ends):
+    generator = torch.Generator().manual_seed(time)
+    segments = (torch.rand(2, time, generator=generator) < ends).cumsum(1)
+    pieces = torch.arange(time).view(4, -1)
+    of_rank = [torch.cat((pieces[rank], pieces[-1 - rank])) for rank in range(2)]
+    whole = document_mask(segments)
+    for here in of_rank:
+        columns = Columns(here, torch.cat(of_rank))
+        expected = whole[:, :, columns.here][..., columns.all]
+        assert torch.equal(document_mask(segments, columns), expected)
+        partial, full = parts(document_blocks(segments, columns))
+        size = 128
+        for batch, row, column in full.nonzero().tolist():
+            rows = slice(row * size, (row + 1) * size)
+            assert expected[batch, 0, rows, column * size : (column + 1) * size].all()
+        for batch, row, column in expected.squeeze(1).nonzero().tolist():
+            place = batch, row // size, column // size
+            assert partial[place] or full[place]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,53 +19,84 @@ from tianti.model.rotary import rotate
 BLOCK = 128
 
 
-def document_mask(segments_BT: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Columns:
+    """Which tokens of a row are computed here, and in which order all of them are looked at.
+
+    Args:
+        here: places in the row of the tokens that look, int64.
+        all: places of those looked at, all of the row.
+    """
+
+    here: Tensor
+    all: Tensor
+
+
+def document_mask(segments_BT: Tensor, columns: Columns | None = None) -> Tensor:
     """Gives which token may look at which: earlier ones of its own document.
 
     Args:
         segments_BT: number of the document each token belongs to.
+        columns: the tokens that look and those looked at; all, in order, when not given.
 
     Returns:
-        Booleans `(batch, 1, time, time)`: row looks at column.
+        Booleans `(batch, 1, tokens that look, tokens looked at)`.
     """
-    same = segments_BT[:, :, None] == segments_BT[:, None, :]
-    return same.tril().unsqueeze(1)
+    if columns is None:
+        same = segments_BT[:, :, None] == segments_BT[:, None, :]
+        return same.tril().unsqueeze(1)
+    looking, seen = segments_BT[:, columns.here], segments_BT[:, columns.all]
+    not_later = columns.here[:, None] >= columns.all[None, :]
+    return ((looking[:, :, None] == seen[:, None, :]) & not_later).unsqueeze(1)
 
 
-def document_blocks(segments_BT: Tensor) -> BlockMask:
+def document_blocks(segments_BT: Tensor, columns: Columns | None = None) -> BlockMask:
     """Gives the same as `document_mask` as blocks, of which empty ones are not computed.
 
     For compiled steps on a GPU (FlexAttention, Dong et al. 2024, arXiv:2412.05496). Which blocks
-    are empty or full is told from the first and last document of each, so no table of all pairs
-    is ever made.
+    are empty or full is told from the first and last document and place of each, so no table of
+    all pairs is ever made.
     """
+    if columns is None:
+        order = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+        columns = Columns(order, order)
+    here, all_columns = columns.here, columns.all
+    looking_BR, seen_BC = segments_BT[:, here], segments_BT[:, all_columns]
 
     def may_look(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        same = segments_BT[batch, row] == segments_BT[batch, column]
-        return (row >= column) & same
+        same = looking_BR[batch, row] == seen_BC[batch, column]
+        return (here[row] >= all_columns[column]) & same
 
-    time = segments_BT.shape[1]
-    padded = F.pad(segments_BT[:, None].float(), (0, -time % BLOCK), "replicate").squeeze(1)
-    blocks = padded.unflatten(1, (-1, BLOCK))
-    first, last = blocks.amin(2), blocks.amax(2)
-    number = torch.arange(first.shape[1], device=first.device)
-    earlier, not_later = number[:, None] > number, number[:, None] >= number
+    first_Q, last_Q = _block_ends(looking_BR)
+    first_K, last_K = _block_ends(seen_BC)
+    begin_Q, end_Q = _block_ends(here[None])
+    begin_K, end_K = _block_ends(all_columns[None])
     # Rows are blocks that look, columns those looked at.
-    shared = (first[:, :, None] <= last[:, None, :]) & (last[:, :, None] >= first[:, None, :])
-    one = first == last
-    alike = (first[:, :, None] == first[:, None, :]) & one[:, :, None] & one[:, None, :]
-    full = alike & earlier
-    if time % BLOCK:
+    shared = (first_Q[:, :, None] <= last_K[:, None, :]) & (last_Q[:, :, None] >= first_K[:, None])
+    one_Q, one_K = first_Q == last_Q, first_K == last_K
+    alike = (first_Q[:, :, None] == first_K[:, None]) & one_Q[:, :, None] & one_K[:, None]
+    full = alike & (begin_Q[:, :, None] >= end_K[:, None])
+    if len(here) % BLOCK:
         # What is behind the end is looked at by none.
         full[:, -1] = False
-    part = shared & not_later & ~full
+    if len(all_columns) % BLOCK:
+        full[:, :, -1] = False
+    part = shared & (end_Q[:, :, None] >= begin_K[:, None]) & ~full
     return BlockMask.from_kv_blocks(
         *_counted(part),
         *_counted(full),
         BLOCK_SIZE=BLOCK,
         mask_mod=may_look,
-        seq_lengths=(time, time),
+        seq_lengths=(len(here), len(all_columns)),
     )
+
+
+def _block_ends(values_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Gives the least and the greatest value of each block, `(batch, blocks)`."""
+    time = values_BT.shape[1]
+    padded = F.pad(values_BT[:, None].float(), (0, -time % BLOCK), "replicate").squeeze(1)
+    blocks = padded.unflatten(1, (-1, BLOCK))
+    return blocks.amin(2), blocks.amax(2)
 
 
 def _counted(blocks_BQK: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +107,14 @@ def _counted(blocks_BQK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Attention(nn.Module):
-    """Self-attention of one layer; queries, keys and values come from one fused product."""
+    """Self-attention of one layer; queries, keys and values come from one fused product.
+
+    Attributes:
+        gather: puts keys or values of all who share a row together, `(batch, heads, time, width)`
+            in and out; None where all of a row is here.
+    """
+
+    gather: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -115,6 +156,8 @@ class Attention(nn.Module):
         )
         query = rotate(self.query_norm(query), *rotary)
         key = rotate(self.key_norm(key), *rotary)
+        if self.gather is not None:
+            key, value = self.gather(key), self.gather(value)
         if isinstance(mask, BlockMask):
             return self._out(_blockwise(query, key, value, mask), batch, time)
         causal = mask is None

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from tianti.model.attention import Attention, document_blocks, document_mask
+from tianti.model.attention import Attention, Columns, document_blocks, document_mask
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
 from tianti.model.experts import Experts
@@ -122,6 +122,7 @@ class Transformer(nn.Module):
         *,
         embeddings_BTW: Tensor | None = None,
         segments_BT: Tensor | None = None,
+        columns: Columns | None = None,
         positions_BT: Tensor | None = None,
         mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
@@ -131,7 +132,9 @@ class Transformer(nn.Module):
         Args:
             ids_BT: token ids `(batch, time)`, int64; or
             embeddings_BTW: what stands in their place, `(batch, time, width)`.
-            segments_BT: document number of each token; None where a row is one document.
+            segments_BT: document number of each token of the row; None where it is one document.
+            columns: the tokens of the row that `ids_BT` has, where others have the rest; needs
+                `segments_BT`.
             positions_BT: place of each token in its text, where tokens do not stand in order, as
                 those of several texts that share a beginning; needs `mask`.
             mask: which token looks at which, booleans `(batch, 1, time, cached + time)`, in place
@@ -147,9 +150,11 @@ class Transformer(nn.Module):
         x_BTW = self.embedding(ids_BT) if embeddings_BTW is None else embeddings_BTW
         start = cache.length if cache is not None else 0
         end = start + x_BTW.shape[1]
-        if positions_BT is not None:
+        if columns is not None:
+            places: Tensor | slice = columns.here
+        elif positions_BT is not None:
             # One table for all heads of a row.
-            places: Tensor | slice = positions_BT.unsqueeze(1)
+            places = positions_BT.unsqueeze(1)
         elif end > self.config.context:
             raise ValueError(f"{end} tokens exceed the context of {self.config.context}")
         else:
@@ -159,7 +164,7 @@ class Transformer(nn.Module):
         x_BTW = in_product_precision(x_BTW)
         looks: Tensor | BlockMask | None = mask
         if segments_BT is not None:
-            looks = self._mask(segments_BT)
+            looks = self._mask(segments_BT, columns)
         for index, layer in enumerate(self.layers):
             # Without a cache the layers are called alike, so that compiled they are one kernel.
             place = () if cache is None else (cache, index)
@@ -168,8 +173,9 @@ class Transformer(nn.Module):
             cache.advance(x_BTW.shape[1])
         return self.final_norm(x_BTW)
 
-    def _mask(self, segments_BT: Tensor) -> Tensor | BlockMask:
-        return document_blocks(segments_BT) if self.block_masks else document_mask(segments_BT)
+    def _mask(self, segments_BT: Tensor, columns: Columns | None) -> Tensor | BlockMask:
+        mask = document_blocks if self.block_masks else document_mask
+        return mask(segments_BT, columns)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tianti.model.attention import Columns
 from tianti.model.transformer import Transformer
 from tianti.objective.linear_cross_entropy import IGNORED, Chunk, linear_cross_entropy
 
@@ -32,6 +33,7 @@ def causal_loss(
     labels_BT: Tensor,
     segments_BT: Tensor | None,
     *,
+    columns: Columns | None = None,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     chunk: Callable[..., Chunk] | None = None,
@@ -42,12 +44,13 @@ def causal_loss(
         model: the network.
         ids_BT: input tokens, int64.
         labels_BT: the token after each input, int64; `IGNORED` is not supervised.
-        segments_BT: document number of each input; None where a row is one document.
+        segments_BT: document number of each token of the row; None where it is one document.
+        columns: the tokens of the row that `ids_BT` has, where others have the rest.
         label_smoothing: see `linear_cross_entropy`.
         z_loss: see `linear_cross_entropy`.
         chunk: see `linear_cross_entropy`.
     """
-    hidden_BTW = model(ids_BT, segments_BT=segments_BT)
+    hidden_BTW = model(ids_BT, segments_BT=segments_BT, columns=columns)
     total, nats = linear_cross_entropy(
         hidden_BTW.flatten(0, 1),
         model.output_weight,

@@ -16,14 +16,21 @@ class Layout:
     Args:
         replicate: copies of the network that share a batch.
         shard: devices over which each copy is cut.
+        context: devices that share the tokens of each row; a copy is cut over these too.
     """
 
     replicate: int = 1
     shard: int = 1
+    context: int = 1
 
     @property
     def devices(self) -> int:
         """Gives the number of all."""
+        return self.replicate * self.shard * self.context
+
+    @property
+    def row_groups(self) -> int:
+        """Gives into how many parts the rows of a step are shared."""
         return self.replicate * self.shard
 
     def describe(self) -> str:
@@ -44,17 +51,19 @@ def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
         UserError: no layout of that many devices is what was said.
     """
     copies = None if config.replicate == "auto" else config.replicate
+    groups = max(devices // config.context, 1)
     if config.shard != "auto":
         shard = config.shard
     else:
         # Cut within a machine, copied between machines: what is cut travels at every layer.
-        shard = max(devices // copies, 1) if copies else min(devices, per_machine)
-    layout = Layout(copies or max(devices // shard, 1), shard)
+        within = max(per_machine // config.context, 1)
+        shard = max(groups // copies, 1) if copies else min(groups, within)
+    layout = Layout(copies or max(groups // shard, 1), shard, config.context)
     if layout.devices != devices:
         raise UserError(
             tr(
                 "layout {layout} is for {wanted} devices, there are {devices}",
-                layout=f"replicate {layout.replicate} × shard {layout.shard}",
+                layout=" × ".join(f"{name} {value}" for name, value in vars(layout).items()),
                 wanted=layout.devices,
                 devices=devices,
             ),
@@ -75,13 +84,23 @@ def refuse_nonsense(layout: Layout, batch_rows: int, context: int) -> None:
     Raises:
         UserError: it cannot.
     """
-    if batch_rows % layout.devices:
-        upper = batch_rows + -batch_rows % layout.devices
+    if context % (2 * layout.context):
+        raise UserError(
+            tr(
+                "{tokens} tokens of a row cannot be shared evenly by {parts} devices",
+                tokens=context,
+                parts=layout.context,
+            ),
+            where="layout.context",
+            remedy=tr("model.context must be a multiple of {number}", number=2 * layout.context),
+        )
+    if batch_rows % layout.row_groups:
+        upper = batch_rows + -batch_rows % layout.row_groups
         raise UserError(
             tr(
                 "{rows} rows of a step cannot be shared evenly by {parts} devices",
                 rows=batch_rows,
-                parts=layout.devices,
+                parts=layout.row_groups,
             ),
             where="train.batch_tokens",
             remedy=tr(

@@ -18,10 +18,12 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from tianti.device import product_dtype
+from tianti.model.attention import Columns
 from tianti.model.initialization import initialize
 from tianti.model.transformer import Transformer
 from tianti.scale.layout import Layout
 from tianti.scale.matrices import SharedMatrices
+from tianti.scale.rows import SharedRow
 from tianti.train.muon import MatrixPart
 from tianti.train.parts import Part, Region
 from tianti.train.ranks import Ranks
@@ -41,16 +43,30 @@ class ManyRanks(Ranks):
     def __init__(self, layout: Layout, device: torch.device, precision: str = "auto"):
         self.layout, self.device = layout, device
         self._dtype = product_dtype(device, precision)
+        # Who shares a row holds other weights all the same: these are cut over all of a copy.
         self.mesh: DeviceMesh = init_device_mesh(
-            device.type, (layout.replicate, layout.shard), mesh_dim_names=(REPLICATE, SHARD)
+            device.type,
+            (layout.replicate, layout.shard * layout.context),
+            mesh_dim_names=(REPLICATE, SHARD),
         )
-        self.number, self.count = dist.get_rank(), layout.devices
-        self.first = self.number == 0
+        self.rank = dist.get_rank()
+        self.number, self.count = self.rank // layout.context, layout.row_groups
+        self.first = self.rank == 0
+        self._row = SharedRow(layout, device) if layout.context > 1 else None
         self.regions: dict[str, Region] = {}
         self._model: Transformer | None = None
         self._matrices = SharedMatrices(self.mesh.get_group(SHARD), self.mesh.get_group(REPLICATE))
         self._held: list[tuple[Tensor, Tensor]] = []
         self._alike: dict[str, Tensor] = {}
+
+    @property
+    def alone(self) -> bool:
+        """Tells whether there is nobody to agree with."""
+        return self.layout.devices == 1
+
+    def columns(self, length: int) -> Columns | None:
+        """Gives which tokens of each row this rank computes; None for all."""
+        return None if self._row is None else self._row.columns(length)
 
     def lay_out(self, model: Transformer, seed: int) -> dict[str, Tensor]:
         """Cuts the network, gives it memory and weights, and gives what this rank holds."""
@@ -58,11 +74,13 @@ class ManyRanks(Ranks):
         # Where nothing is cut, nothing need be put together again for the backward pass.
         options: dict[str, Any] = {
             "mesh": self.mesh,
-            "reshard_after_forward": self.layout.shard > 1,
+            "reshard_after_forward": self.mesh.size(1) > 1,
         }
         # On a CPU autocast rounds, one layer after the other.
         if self.device.type == "cuda" and self._dtype == torch.bfloat16:
             options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+        if self._row is not None:
+            self._row.lay_over(model)
         for layer in model.layers:
             fully_shard(layer, **options)
         # The output layer is used after the forward pass of the whole.
@@ -95,7 +113,7 @@ class ManyRanks(Ranks):
         extra = frozenset(self.regions if copy else ())
         if not self.first:
             extra |= self._alike.keys()
-        return Part(self.number, dist.get_world_size(), self.regions, extra)
+        return Part(self.rank, dist.get_world_size(), self.regions, extra)
 
     def collect_gradients(self) -> None:
         """Has what is held point at its part of the gradient."""

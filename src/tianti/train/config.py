@@ -152,6 +152,9 @@ class LayoutConfig(BaseModel):
         "auto",
         description="Devices over which weights, gradients and optimizer of a copy are cut (FSDP).",
     )
+    context: int = Field(
+        1, ge=1, description="Devices that share the tokens of each row, which may be long (CP)."
+    )
 
 
 class TrainSettings(BaseModel):

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from tianti.model.attention import Columns
 from tianti.model.transformer import Transformer
 from tianti.train.muon import MatrixPart, orthogonalize_parts
 from tianti.train.parts import Part, Region
@@ -21,14 +22,15 @@ class Ranks:
     """One rank alone, which holds all.
 
     Attributes:
-        number: of this rank among those that share a batch.
+        number: of this rank's rows among those that a batch is shared into.
         count: of those.
+        rank: of this process among all.
         first: this one says what all do, and writes what is written once.
         regions: of the parameters held in part, by name.
         step: that training is at.
     """
 
-    number, count = 0, 1
+    number, count, rank = 0, 1, 0
     first = True
     step = 0
     regions: Mapping[str, Region] = MappingProxyType({})
@@ -40,6 +42,10 @@ class Ranks:
 
     def part(self) -> Part | None:
         """Gives which part of a checkpoint this rank writes; None for all of it."""
+        return None
+
+    def columns(self, length: int) -> Columns | None:
+        """Gives which tokens of each row this rank computes; None for all."""
         return None
 
     def lay_out(self, model: Transformer, seed: int) -> dict[str, Tensor]:

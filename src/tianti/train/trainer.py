@@ -62,7 +62,7 @@ class _Abandoned(Exception):
         self.number = number
 
 
-LossFunction = Callable[[Transformer, Tensor, Tensor, Tensor | None], CausalLoss]
+LossFunction = Callable[..., CausalLoss]
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ class Trainer:
         if self.settings.dropout:
             # What is dropped is, like the data, a function of seed and step.
             key = mix(self.settings.seed) ^ self.state.step
-            torch.manual_seed(mix(key ^ self.ranks.number << 40) >> 1)
+            torch.manual_seed(mix(key ^ self.ranks.rank << 40) >> 1)
         # All labels of a step are supervised, and all ranks have as many.
         total = batch.labels.size * self.ranks.count
         nats = torch.zeros((), dtype=torch.float64, device=self.model.device)
@@ -366,8 +366,11 @@ class Trainer:
             torch.from_numpy(array[start : start + rows]).to(device)
             for array in (batch.ids, batch.labels, batch.segments)
         )
+        columns = self.ranks.columns(ids.shape[1])
+        if columns is not None:
+            ids, labels = ids[:, columns.here], labels[:, columns.here]
         with autocast(device, self.settings.precision):
-            return self.loss(self.model, ids, labels, segments)
+            return self.loss(self.model, ids, labels, segments, columns=columns)
 
     def _skip_bad_step(self, verdict: Verdict) -> None:
         self.state.skipped_steps += 1
@@ -473,7 +476,9 @@ class Trainer:
             masked = np.where(counted.numpy() > 0, batch.labels, -100)
             part = self._loss_of_rows(Batch(batch.ids, masked, batch.segments), 0, len(batch.ids))
             nats += part.nats.item()
-            num_bytes += counted.sum().item()
+            columns = self.ranks.columns(labels.shape[1])
+            here = counted if columns is None else counted[:, columns.here.cpu()]
+            num_bytes += here.sum().item()
         sums = [torch.tensor(value, dtype=torch.float64) for value in (nats, num_bytes)]
         whole_nats, whole_bytes = (self.ranks.total(value).item() for value in sums)
         return whole_nats / math.log(2) / max(whole_bytes, 1)
