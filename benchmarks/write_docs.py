@@ -39,6 +39,7 @@ PARTS = {
         "Training: the same on Chinese text",
         ["time_to_loss.py", "--data", "zh_tech_lctt", "--shares", "0.125"],
     ),
+    "plan": ("Planning: what was foretold beside what was measured", ["plan.py", "--measure"]),
     "memory": ("Training: memory by vocabulary and checkpointing", ["memory.py"]),
     "judging": (
         "Judging: likelihoods beside lm-eval",

@@ -90,7 +90,7 @@ def plan_for_devices(
 
     Args:
         recipe: what to train.
-        devices: such as `64xH100-80GB`.
+        devices: such as `64xH100-80GB`; `4xCPU` are machines like this one, which is measured.
         hardware: a JSON file of further devices.
         figures: of the device, in place of the table's.
         price: of a device and hour.
@@ -98,10 +98,15 @@ def plan_for_devices(
     Raises:
         UserError: an unknown device, or a step that so many cannot share.
     """
-    count, device = parse_devices(devices, load_table(hardware), figures)
+    table = load_table(hardware)
+    if devices.lower().endswith("cpu"):
+        from tianti.scale.machine import this_processor
+
+        table["cpu"] = this_processor(recipe.train.precision)
+    count, device = parse_devices(devices, table, figures)
     # Peaks are in bfloat16, and steps are derived from what products reach.
     speed = device.bf16_tflops * 1e12 * device.products * count
-    facts = Facts(text_bytes(recipe), speed, "cuda" if device.kind != "cpu" else "cpu", True)
+    facts = Facts(text_bytes(recipe), speed, "cuda" if device.kind != "cpu" else "cpu", True, 0.0)
     derivation = derive(recipe, facts)
     shape, settings = derivation.model, derivation.train
     choices = plan_layouts(shape, settings, count, device)

@@ -37,7 +37,7 @@ def say_device_plan(plan: DevicePlan, recipe: Path) -> None:
             tokens=format_count(found.tokens_per_second),
             share=f"{found.mfu:.1%}",
             memory=f"{found.memory.total / GIB:.1f}",
-            there=f"{plan.device.memory_gib:g}",
+            there=f"{plan.device.memory_gib:.4g}",
         )
         show(f"  {number}. {what}")
         show(f"     {speed}", None if found.fits else "red")

@@ -50,7 +50,8 @@ class Facts:
             operations a second.
         device: its type.
         estimated: text figures are estimates, the corpus has not been built.
-        bfloat16_gain: how many times as fast products in bfloat16 are as those in float32.
+        bfloat16_gain: how many times as fast products in bfloat16 are as those in float32; 0 where
+            that was not measured.
     """
 
     train_bytes: float
@@ -423,6 +424,8 @@ def _precision_reason(facts: Facts) -> str:
             "exact; bfloat16 would multiply {gain} times as fast here",
             gain=f"{facts.bfloat16_gain:.1f}",
         )
+    if not facts.bfloat16_gain:
+        return tr("exact")
     return tr("exact, and bfloat16 is not faster here")
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tianti.messages import tr
 from tianti.model.config import TransformerConfig
-from tianti.objective.chunks import CHUNK_LOGITS, GPU_CHUNK_LOGITS
+from tianti.objective.chunks import GPU_CHUNK_LOGITS
 from tianti.scale.hardware import Device
 from tianti.train.config import TrainSettings
 
@@ -24,11 +25,38 @@ FRAGMENTATION = 0.04
 GPU_CONTEXT_BYTES = 1.6 * GIB
 # Products of layers in 8 bits against 16, as the makers have it.
 FLOAT8_GAIN = 2.0
-# Shares: attention of what products reach, memory and links of what their makers say.
-ATTENTION, MEMORY, LINKS = 0.45, 0.89, 0.6
-# How often what lies between products is read or written, there and back: by inner width, by the
-# widths of stream and heads, and besides for 8 bits.
-INNER_PASSES, STREAM_PASSES, FLOAT8_PASSES = 12, 70, 18
+# How often what lies between products is read or written besides for 8 bits.
+FLOAT8_PASSES = 18
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a kind of device reaches.
+
+    Args:
+        attention: of the speed of products.
+        memory: of what its maker or copying says.
+        links: of what their maker says.
+        inner: how often each number of inner width is read or written between products, there and
+            back.
+        stream: the same by the widths of stream and heads.
+        scores: the same of the vocabulary's scores.
+    """
+
+    attention: float
+    memory: float
+    links: float
+    inner: float
+    stream: float
+    scores: float
+
+
+GPU_SHARES = Shares(0.45, 0.89, 0.6, 12, 70, 0)
+CPU_SHARES = Shares(0.58, 1.0, 0.6, 24, 60, 17.7)
+# A processor: what a process holds besides; how much of what is kept, of one layer's, and of the
+# loss' gradients the C library has in use at the peak. Fitted to 18 trainings of a few steps.
+CPU_BASE_BYTES = 535e6
+CPU_KEPT, CPU_LAYER, CPU_LOSS = 1.07, 0.67, 4.6
 # What a device's Newton–Schulz products reach of large ones.
 ORTHOGONALIZING = 0.6
 
@@ -66,7 +94,7 @@ class Degrees:
     def describe(self) -> str:
         """Gives the degrees above 1 in a few words."""
         parts = [f"{name} {value}" for name, value in vars(self).items() if value > 1]
-        return " × ".join(parts) or "1"
+        return " × ".join(parts) or tr("one device")
 
 
 @dataclass(frozen=True)
@@ -244,6 +272,8 @@ def _memory(work: Work, device: Device) -> Memory:
     else:
         # In 8 bits weights are rounded product by product.
         gathered = (whole - hidden if float8 else whole) * half if gpu else 0.0
+    if not gpu:
+        return _processor_memory(work, weights, moments, gathered)
     in_flight = min(work.micro_batches, degrees.pipeline)
     kept = (
         work.micro_tokens * work.stage_layers * kept_bytes(shape, work.checkpointing, half, float8)
@@ -255,27 +285,43 @@ def _memory(work: Work, device: Device) -> Memory:
     if work.checkpointing != "off":
         again = work.micro_tokens * kept_bytes(shape, "off", half, float8)
     activations = (kept + again) / degrees.tensor
-    reserve = 0.0
-    if gpu:
-        held = weights * 2 + moments + gathered + activations
-        reserve = GPU_CONTEXT_BYTES + FRAGMENTATION * held
+    held = weights * 2 + moments + gathered + activations
     return Memory(
         weights=weights,
         gradients=weights,
         optimizer=moments,
         gathered=gathered,
         activations=activations,
-        logits=_logits(work, gpu),
-        reserve=reserve,
+        logits=_logits(work),
+        reserve=GPU_CONTEXT_BYTES + FRAGMENTATION * held,
     )
 
 
-def _logits(work: Work, gpu: bool) -> float:
+def _processor_memory(work: Work, weights: float, moments: float, gathered: float) -> Memory:
+    """Gives the peak resident memory of a process that trains on a processor."""
+    shape, tokens = work.shape, work.micro_tokens
+    layer = kept_bytes(shape, "off", 4)
+    kept = kept_bytes(shape, work.checkpointing, 4)
+    if not work.settings.compile:
+        # Every result of every operation.
+        numbers = 6 * shape.width + 6 * shape.attention_width + 4 * shape.kv_width
+        layer = 4 * (numbers + 5 * shape.mlp_width)
+        kept = layer if work.checkpointing == "off" else kept
+    elif work.checkpointing == "off":
+        # Each compiled layer keeps the mask of documents as numbers.
+        kept += 4 * shape.context
+    again = 0.0 if work.checkpointing == "off" else layer
+    activations = tokens * (work.stage_layers * kept + again) * CPU_KEPT
+    loss = 4 * shape.width * (tokens + shape.vocab_size) * CPU_LOSS
+    reserve = CPU_BASE_BYTES + CPU_LAYER * layer * tokens
+    return Memory(weights, weights, moments, gathered, activations, loss, reserve)
+
+
+def _logits(work: Work) -> float:
     """Gives the memory of the loss: a chunk of scores, and the gradients it keeps until then."""
     shape = work.shape
-    scores = work.micro_tokens * shape.vocab_size
-    held = shape.width * (work.micro_tokens * (2 if gpu else 4) + 4 * shape.vocab_size)
-    return 8 * min(scores, GPU_CHUNK_LOGITS if gpu else CHUNK_LOGITS) + held
+    scores = min(work.micro_tokens * shape.vocab_size, GPU_CHUNK_LOGITS)
+    return 8 * scores + shape.width * (work.micro_tokens * 2 + 4 * shape.vocab_size)
 
 
 def kept_bytes(
@@ -319,17 +365,19 @@ def _step_time(work: Work, device: Device) -> tuple[StepTime, dict[str, float]]:
     head = 6 * shape.vocab_size * shape.width / degrees.tensor
     products = tokens * (hidden + head / degrees.pipeline) / peak
     scores = 6 * shape.depth * shape.attention_width * shape.context * share * again
-    attention = tokens * scores / (peak * ATTENTION)
+    shares = CPU_SHARES if device.kind == "cpu" else GPU_SHARES
+    attention = tokens * scores / (peak * shares.attention)
     # What lies between products is computed again in either form, products in one alone.
     moved_again = 1.0 if work.checkpointing == "off" else 4 / 3
     memory = tokens * share * shape.depth * moved_again * _moved_bytes(shape, device, gain > 1)
-    memory /= device.memory_gbps * 1e9 * MEMORY
+    memory += tokens * 4 * shares.scores * shape.vocab_size / degrees.tensor / degrees.pipeline
+    memory /= device.memory_gbps * 1e9 * shares.memory
     optimizer = _optimizer_seconds(work, device, peak)
     sent = _sent(work)
-    tensor = sent["tensor"] / (device.bandwidth(degrees.tensor) * LINKS)
+    tensor = sent["tensor"] / (device.bandwidth(degrees.tensor) * shares.links)
     worked = products + attention + memory
-    expert = sent["expert"] / (device.bandwidth(degrees.tensor * degrees.expert) * LINKS)
-    exposed = _exposed(work, device, sent, worked) + expert
+    expert = sent["expert"] / (device.bandwidth(degrees.tensor * degrees.expert) * shares.links)
+    exposed = _exposed(work, device, sent, worked, shares.links) + expert
     idle = 0.0
     if degrees.pipeline > 1:
         idle = (degrees.pipeline - 1) / (work.micro_batches * INTERLEAVED) * (worked + tensor)
@@ -342,8 +390,8 @@ def _moved_bytes(shape: TransformerConfig, device: Device, float8: bool) -> floa
     inner = passed * shape.expert_width or shape.mlp_width
     sorted_rows = 8 * shape.experts_per_token * shape.width if shape.sparse_layers else 0
     across = shape.width + shape.attention_width + shape.kv_width
-    each = 4 if device.kind == "cpu" else 2
-    moved = (INNER_PASSES * inner + STREAM_PASSES * across + sorted_rows) * each
+    each, shares = (4, CPU_SHARES) if device.kind == "cpu" else (2, GPU_SHARES)
+    moved = (shares.inner * inner + shares.stream * across + sorted_rows) * each
     # The largest number is looked for, then all are rounded, there and back.
     return moved + (FLOAT8_PASSES * (across + inner) * each if float8 else 0)
 
@@ -352,7 +400,8 @@ def _optimizer_seconds(work: Work, device: Device, peak: float) -> float:
     whole, hidden = _stage_parameters(work)
     held = whole / work.degrees.cut
     # Read weight, gradient and moments, write weight and moments.
-    seconds = 28 * held / (device.memory_gbps * 1e9 * MEMORY)
+    share = (CPU_SHARES if device.kind == "cpu" else GPU_SHARES).memory
+    seconds = 28 * held / (device.memory_gbps * 1e9 * share)
     if work.settings.optimizer == "muon":
         # Five iterations of three products with the short side, shared out among the ranks.
         short = min(work.shape.width, work.shape.expert_width or work.shape.mlp_width)
@@ -401,15 +450,17 @@ def _sent(work: Work) -> dict[str, float]:
     }
 
 
-def _exposed(work: Work, device: Device, sent: dict[str, float], worked: float) -> float:
+def _exposed(
+    work: Work, device: Device, sent: dict[str, float], worked: float, links: float
+) -> float:
     """Gives the seconds of collectives that the work does not hide."""
     degrees = work.degrees
     near = degrees.tensor * degrees.context
     span = near * degrees.shard
-    cut = (sent["weights"] + sent["gradients"]) / (device.bandwidth(span) * LINKS)
-    around = sent["context"] / (device.bandwidth(near) * LINKS)
-    copies = sent["copies"] / (device.bandwidth(span * degrees.replicate) * LINKS)
+    cut = (sent["weights"] + sent["gradients"]) / (device.bandwidth(span) * links)
+    around = sent["context"] / (device.bandwidth(near) * links)
+    copies = sent["copies"] / (device.bandwidth(span * degrees.replicate) * links)
     # Copies travel after the last backward pass of each layer; of those half is hidden by it.
     hidden_by = worked / work.micro_batches / 2
-    stages = sent["pipeline"] / (device.bandwidth(degrees.devices) * LINKS)
+    stages = sent["pipeline"] / (device.bandwidth(degrees.devices) * links)
     return max(0.0, cut + around - worked) + max(0.0, copies - hidden_by) + stages
