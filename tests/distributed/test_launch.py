@@ -96,6 +96,8 @@ def test_a_recipe_is_carried_out_by_two_processes(text_folder, finished_run, tmp
     assert done.returncode == 0, done.stderr
     assert "2 processes: shard 2" in done.stderr
     assert_same_validation(finished_run, tmp_path / "run")
+    layout = read_json(tmp_path / "run" / "train" / "manifest.json")["metrics"]["layout"]
+    assert layout == {"replicate": 1, "shard": 2, "context": 1}
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 

@@ -25,6 +25,7 @@ class Ranks:
         number: of this rank's rows among those that a batch is shared into.
         count: of those.
         rank: of this process among all.
+        degrees: how many share what, by name; empty for one alone.
         first: this one says what all do, and writes what is written once.
         regions: of the parameters held in part, by name.
         step: that training is at.
@@ -32,6 +33,7 @@ class Ranks:
 
     number, count, rank = 0, 1, 0
     first = True
+    degrees: Mapping[str, int] = MappingProxyType({})
     step = 0
     regions: Mapping[str, Region] = MappingProxyType({})
 

@@ -58,7 +58,8 @@ def train(
     Returns:
         `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
         `rewinds`, `validation_bits_per_byte` (of the weights kept), `best_step`, `stopped_early`,
-        `parameters`, `active_parameters`, `flops`, `device`, `compiled`; with experts
+        `parameters`, `active_parameters`, `flops`, `device`, `layout` (degrees of
+        several processes), `compiled`; with experts
         `expert_load`, for each layer the share of tokens that each got in the last step.
 
     Raises:
@@ -102,6 +103,7 @@ def train(
         "active_parameters": shape.num_active_parameters(),
         "flops": shape.flops_per_token() * state.tokens,
         "device": str(device),
+        "layout": dict(ranks.degrees),
         "compiled": settings.compile,
         "depth": shape.depth,
         **({"expert_load": trainer.routing.loads()} if trainer.routing else {}),
