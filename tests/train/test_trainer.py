@@ -341,3 +341,11 @@ def test_without_a_compiler_training_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     assert why_not_compiled(torch.device("cpu")) == "no C++ compiler found"
+
+
+def test_what_a_killed_save_left_is_removed_when_training_goes_on(splits, tmp_path):
+    left = tmp_path / CHECKPOINTS / ".step-00000007.partial"
+    left.mkdir(parents=True)
+    (left / "state.json.tmp").write_text("{")
+    trainer(splits, tmp_path).fit()
+    assert not left.exists()

@@ -91,6 +91,12 @@ def partial_folder(folder: Path, step: int) -> Path:
     return folder / f".step-{step:08d}.partial"
 
 
+def forget_partial(folder: Path) -> None:
+    """Removes what a process that was killed had begun to write."""
+    for partial in folder.glob(".step-*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def make_room(folder: Path, step: int) -> None:
     """Makes the empty folder that ranks write into.
 

@@ -32,6 +32,7 @@ from tianti.train.checkpoint import (
     Checkpoint,
     TrainState,
     checkpoint_path,
+    forget_partial,
     load_last_good,
 )
 from tianti.train.config import TrainSettings
@@ -156,6 +157,8 @@ class Trainer:
         return self.state
 
     def _resume(self) -> None:
+        if self.ranks.first:
+            forget_partial(self.out / CHECKPOINTS)
         loaded = self._load_last_good()
         if loaded and self.state.total_steps:
             self.display.say(
