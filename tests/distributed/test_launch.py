@@ -25,7 +25,7 @@ from tianti.errors import UserError
 from tianti.files import read_json
 from tianti.interruption import Interrupted, signals_handled
 from tianti.runs.manifest import Manifest
-from tianti.scale.cost import BASE_MEMORY, refuse_what_cannot_fit, training_cost
+from tianti.scale.cost import refuse_what_cannot_fit, training_cost
 from tianti.scale.launch import FAILURE, RESULT, _Group, train_on_many
 from tianti.scale.layout import Layout, refuse_nonsense, settle
 from tianti.scale.place import Place, place_in
@@ -97,7 +97,7 @@ def test_a_recipe_is_carried_out_by_two_processes(text_folder, finished_run, tmp
     assert "2 processes: shard 2" in done.stderr
     assert_same_validation(finished_run, tmp_path / "run")
     layout = read_json(tmp_path / "run" / "train" / "manifest.json")["metrics"]["layout"]
-    assert layout == {"replicate": 1, "shard": 2, "context": 1}
+    assert layout == {"shard": 2}
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
@@ -344,17 +344,19 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 
 
 def test_processes_share_the_memory_of_their_machine(config, monkeypatch):
-    monkeypatch.setattr("tianti.device.memory_bytes", lambda device: int(1.5 * BASE_MEMORY))
+    alone = training_cost(config.model, config.settings, 0, 0).memory.total
+    monkeypatch.setattr("tianti.device.memory_bytes", lambda device: int(1.5 * alone))
     refuse_what_cannot_fit(config)
     with pytest.raises(UserError, match="training needs about"):
-        refuse_what_cannot_fit(config, shard=2, processes=2)
+        refuse_what_cannot_fit(config, Layout(shard=2), processes=2)
 
 
 def test_weights_that_are_cut_need_not_fit_on_one_device(config, monkeypatch):
-    cost = training_cost(config.model, config.settings, 0, 0)
-    cut = cost.weights + cost.gradients + cost.optimizer
-    there = BASE_MEMORY + cost.memory - cut // 2 + 1
+    wide = replace(config.model, depth=24, width=512, mlp_width=2048)
+    large = replace(config, model=wide)
+    alone = training_cost(wide, config.settings, 0, 0).memory
+    there = alone.total - (alone.weights + alone.gradients) / 4
     monkeypatch.setattr("tianti.device.memory_bytes", lambda device: there)
     with pytest.raises(UserError, match="training needs about"):
-        refuse_what_cannot_fit(config)
-    refuse_what_cannot_fit(config, shard=2)
+        refuse_what_cannot_fit(large)
+    refuse_what_cannot_fit(large, Layout(shard=8))

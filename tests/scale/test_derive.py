@@ -86,18 +86,20 @@ def test_costs_count_what_there_is():
     shape = tiny_config(num_kv_heads=4)
     cost = training_cost(shape, settings(optimizer="adamw"), tokens=1000, corpus_tokens=50)
     weights = 4 * shape.num_parameters()
-    assert (cost.weights, cost.gradients, cost.optimizer) == (weights, weights, 2 * weights)
+    memory = cost.memory
+    assert (memory.weights, memory.gradients, memory.optimizer) == (weights, weights, 2 * weights)
+    assert cost.checkpoint_disk == 3 * 3 * weights + weights
     assert cost.flops == 1000 * shape.flops_per_token()
     assert cost.tokens_disk == 100
     muon = training_cost(shape, settings(), tokens=1000, corpus_tokens=50)
     hidden = 4 * shape.matrix_parameters()
-    assert muon.optimizer == 2 * weights - hidden
-    assert muon.memory < cost.memory
+    assert muon.memory.optimizer == 2 * weights - hidden
+    assert muon.memory.total < memory.total
 
 
 def test_the_loss_is_not_what_limits():
     small, large = (
-        training_cost(tiny_config(vocab_size=size, context=4096), settings(), 0, 0)
+        training_cost(tiny_config(vocab_size=size, context=4096), settings(), 0, 0).memory
         for size in (4096, 262_144)
     )
     rows = settings().micro_batch_rows * 4096
@@ -108,7 +110,7 @@ def test_the_loss_is_not_what_limits():
 def test_checkpointing_keeps_less():
     shape = tiny_config(depth=12)
     off, selective, full = (
-        training_cost(shape, settings(activation_checkpointing=mode), 0, 0).activations
+        training_cost(shape, settings(activation_checkpointing=mode), 0, 0).memory.activations
         for mode in ("off", "selective", "full")
     )
     assert full < selective < off

@@ -10,9 +10,12 @@ import pytest
 from tests.train.test_optimizers import settings
 from tianti.errors import UserError
 from tianti.model.config import TransformerConfig
-from tianti.scale.estimate import Degrees, Work, estimate, kept_bytes
+from tianti.scale.estimate import estimate
 from tianti.scale.hardware import load_table, parse_devices
+from tianti.scale.layout import Layout, refuse_nonsense
+from tianti.scale.memory import kept_bytes
 from tianti.scale.planner import layouts, plan_layouts, what_would_fit
+from tianti.scale.work import Work
 
 TABLE = load_table()
 H100 = TABLE["H100-80GB"]
@@ -31,6 +34,11 @@ LLAMA_8B = TransformerConfig(
 
 def adamw(rows=64, **changes):
     return settings(optimizer="adamw", batch_rows=rows, **changes)
+
+
+def work(layout=Layout(shard=8), rows=64, micro=1, mode="off", shape=LLAMA_8B, **changes):  # noqa: B008
+    wanted = {"micro_batch_rows": micro, "activation_checkpointing": mode} | changes
+    return Work(shape, adamw(rows).model_copy(update=wanted), layout)
 
 
 @pytest.mark.parametrize(
@@ -82,24 +90,19 @@ def test_every_figure_of_the_table_has_a_source():
 
 def test_what_is_held_is_sixteen_bytes_a_weight_over_those_that_share_it():
     for cut in (1, 8, 64):
-        work = Work(LLAMA_8B, adamw(), Degrees(64 // cut, cut), 1, "full")
-        memory = estimate(work, H100).memory
+        memory = estimate(work(Layout(64 // cut, cut), mode="full"), H100).memory
         held = memory.weights + memory.gradients + memory.optimizer
         assert held == pytest.approx(16 * LLAMA_8B.num_parameters() / cut, rel=1e-3)
 
 
 def test_muon_holds_one_moment_of_the_hidden_matrices():
-    work = Work(LLAMA_8B, settings(optimizer="muon", batch_rows=64), Degrees(), 1, "off")
-    saved = estimate(replace(work, settings=adamw()), H100).memory.optimizer
-    saved -= estimate(work, H100).memory.optimizer
+    saved = estimate(work(Layout()), H100).memory.optimizer
+    saved -= estimate(work(Layout(), optimizer="muon"), H100).memory.optimizer
     assert saved == pytest.approx(4 * LLAMA_8B.matrix_parameters(), rel=1e-6)
 
 
 def test_checkpointing_trades_time_for_memory():
-    found = [
-        estimate(Work(LLAMA_8B, adamw(), Degrees(8, 8), 1, mode), H100)
-        for mode in ("off", "selective", "full")
-    ]
+    found = [estimate(work(Layout(8, 8), mode=mode), H100) for mode in ("off", "selective", "full")]
     memory = [one.memory.activations for one in found]
     seconds = [one.seconds.total for one in found]
     assert memory == sorted(memory, reverse=True)
@@ -109,27 +112,52 @@ def test_checkpointing_trades_time_for_memory():
 
 # tokens/s of a device in torchtitan's published measurements (benchmarks/measurements.json).
 @pytest.mark.parametrize(
-    ("rows", "degrees", "micro", "mode", "float8", "published"),
+    ("rows", "layout", "micro", "mode", "float8", "published"),
     [
-        (16, Degrees(shard=8), 2, "selective", False, 6667),
-        (256, Degrees(shard=128), 2, "selective", False, 6514),
-        (16, Degrees(shard=8), 2, "selective", True, 8532),
-        (96, Degrees(shard=8, tensor=8), 12, "selective", False, 4378),
+        (16, Layout(shard=8), 2, "selective", False, 6667),
+        (256, Layout(shard=128), 2, "selective", False, 6514),
+        (16, Layout(shard=8), 2, "selective", True, 8532),
+        (96, Layout(shard=8, tensor=8), 12, "selective", False, 4378),
     ],
 )
 def test_published_throughput_is_foretold_within_a_fifth(
-    rows, degrees, micro, mode, float8, published
+    rows, layout, micro, mode, float8, published
 ):
-    work = Work(LLAMA_8B, adamw(rows, float8=float8), degrees, micro, mode)
-    found = estimate(work, TABLE["H100-96GB-500W"])
-    assert found.tokens_per_second / degrees.devices == pytest.approx(published, rel=0.2)
+    wanted = work(layout, rows, micro, mode, float8=float8)
+    found = estimate(wanted, TABLE["H100-96GB-500W"])
+    assert found.tokens_per_second / layout.devices == pytest.approx(published, rel=0.2)
 
 
 @pytest.mark.parametrize("count", [1, 6, 8, 64])
 def test_layouts_are_all_products_that_give_the_number(count):
-    found = layouts(count)
-    assert all(one.devices == count for one in found)
-    assert len({one.shard for one in found}) == len(found)
+    found = layouts(count, 8192)
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    wanted = {
+        (count // shard // context, shard, context)
+        for context in divisors
+        for shard in divisors
+        if count % (shard * context) == 0 and (context == 1 or 8192 % (2 * context) == 0)
+    }
+    assert {(one.replicate, one.shard, one.context) for one in found} == wanted
+    assert len(found) == len(wanted)
+
+
+def test_what_is_planned_can_be_trained():
+    for one in plan_layouts(LLAMA_8B, adamw(48), 64, H100):
+        shared = one.estimate.work
+        refuse_nonsense(shared.layout, shared.settings.batch_rows, LLAMA_8B.context)
+
+
+def test_devices_that_are_more_than_rows_share_these():
+    choices = plan_layouts(LLAMA_8B, adamw(8), 64, H100)
+    assert all(one.estimate.work.layout.context >= 8 for one in choices)
+    long = replace(LLAMA_8B, context=131_072)
+    alone, shared = (
+        estimate(work(layout, rows=8, shape=long), H100).memory.activations
+        for layout in (Layout(shard=8), Layout(shard=8, context=8))
+    )
+    # Each has an eighth of the tokens, and the keys and values of all.
+    assert alone / 8 < shared < alone / 4
 
 
 def test_the_best_comes_first_and_every_place_has_a_reason():
@@ -150,8 +178,9 @@ def test_the_best_comes_first_and_every_place_has_a_reason():
 def test_rows_that_do_not_divide_are_rounded_up_a_little_or_refused():
     choices = plan_layouts(LLAMA_8B, adamw(1000), 64, H100)
     assert choices[0].estimate.work.settings.batch_rows == 1024
+    odd = replace(LLAMA_8B, context=8191)
     with pytest.raises(UserError, match="shared evenly"):
-        plan_layouts(LLAMA_8B, adamw(48), 64, H100)
+        plan_layouts(odd, adamw(48), 64, H100)
 
 
 def test_where_nothing_fits_it_says_what_would():
@@ -159,7 +188,7 @@ def test_where_nothing_fits_it_says_what_would():
     choices = plan_layouts(LLAMA_8B, adamw(), 2, small)
     assert not choices[0].estimate.fits
     assert "GiB" in choices[0].why
-    assert "32 of these devices" in what_would_fit(LLAMA_8B, adamw(), 2, small)
+    assert "16 of these devices" in what_would_fit(LLAMA_8B, adamw(), 2, small)
     huge = replace(LLAMA_8B, width=65_536, num_heads=512, mlp_width=229_376)
     assert "However many" in what_would_fit(huge, adamw(), 2, small)
 
@@ -168,13 +197,11 @@ def test_a_mixture_needs_the_memory_of_all_experts_and_the_time_of_those_at_work
     sparse = replace(
         LLAMA_8B, num_experts=16, experts_per_token=2, expert_width=LLAMA_8B.mlp_width // 2
     )
-    ours, dense = (
-        estimate(Work(shape, adamw(), Degrees(8, 8), 1, "off"), H100)
-        for shape in (sparse, LLAMA_8B)
-    )
+    ours, dense = (estimate(work(Layout(8, 8), shape=shape), H100) for shape in (sparse, LLAMA_8B))
     assert ours.memory.weights == pytest.approx(4 * sparse.num_parameters() / 8, rel=1e-3)
     assert ours.seconds.products == pytest.approx(dense.seconds.products, rel=0.01)
-    assert kept_bytes(sparse, "off", 2) > kept_bytes(LLAMA_8B, "off", 2)
+    kept = [kept_bytes(work(shape=shape), "off", 2) for shape in (sparse, LLAMA_8B)]
+    assert kept[0] > kept[1]
 
 
 RECIPE = """

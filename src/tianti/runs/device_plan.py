@@ -51,8 +51,9 @@ class DevicePlan:
         tokens = work.settings.batch_rows * work.shape.context
         return [
             f"train.batch_tokens={tokens}",
-            f"layout.replicate={work.degrees.replicate}",
-            f"layout.shard={work.degrees.shard}",
+            f"layout.replicate={work.layout.replicate}",
+            f"layout.shard={work.layout.shard}",
+            f"layout.context={work.layout.context}",
             f"train.micro_batch_rows={work.micro_rows}",
             f"train.activation_checkpointing={work.checkpointing}",
         ]
@@ -106,7 +107,7 @@ def plan_for_devices(
     count, device = parse_devices(devices, table, figures)
     # Peaks are in bfloat16, and steps are derived from what products reach.
     speed = device.bf16_tflops * 1e12 * device.products * count
-    facts = Facts(text_bytes(recipe), speed, "cuda" if device.kind != "cpu" else "cpu", True, 0.0)
+    facts = Facts(text_bytes(recipe), speed, "cuda" if device.kind != "cpu" else "cpu", True)
     derivation = derive(recipe, facts)
     shape, settings = derivation.model, derivation.train
     choices = plan_layouts(shape, settings, count, device)

@@ -8,8 +8,8 @@ from pathlib import Path
 from tianti.messages import tr
 from tianti.runs.device_plan import DevicePlan
 from tianti.runs.terminal import show
-from tianti.scale.estimate import GIB
-from tianti.scale.planner import TIME_ERROR
+from tianti.scale.memory import GIB
+from tianti.scale.planner import MEMORY_ERROR, TIME_ERROR
 from tianti.units import format_count, format_duration
 
 
@@ -30,7 +30,7 @@ def say_device_plan(plan: DevicePlan, recipe: Path) -> None:
     for number, choice in enumerate(plan.choices, 1):
         found = choice.estimate
         work = found.work
-        what = f"{work.degrees.describe()}, {work.micro_rows} × {shape.context}"
+        what = f"{work.layout.describe()}, {work.micro_rows} × {shape.context}"
         what += f", checkpointing {work.checkpointing}"
         speed = tr(
             "{tokens} tokens/s, {share} of the peak, {memory} of {there} GiB",
@@ -61,6 +61,7 @@ def say_device_plan(plan: DevicePlan, recipe: Path) -> None:
         rows.append((tr("cost"), f"{figures['cost']:,.0f}"))
     for label, value in rows:
         show(f"  {label:<24} {value}")
-    show(tr("Times may be off by {error}.", error=f"{TIME_ERROR:.0%}"), "dim")
+    errors = {"time": f"{TIME_ERROR:.0%}", "memory": f"{MEMORY_ERROR:.0%}"}
+    show(tr("Times may be off by {time}, memory by {memory}.", **errors), "dim")
     command = f"tianti run {recipe} " + " ".join(plan.settings())
     show(tr("Next, there: {command}", command=command))

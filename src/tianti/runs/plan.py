@@ -16,7 +16,7 @@ from tianti.runs.fingerprint import fingerprint, plain
 from tianti.runs.manifest import Manifest
 from tianti.runs.runner import default_folder
 from tianti.runs.stages import STAGES, derive_from_metrics, stage_config
-from tianti.scale.cost import BASE_MEMORY, Cost, training_cost
+from tianti.scale.cost import Cost, training_cost
 from tianti.scale.derive import BYTES_PER_TOKEN, Derivation, Facts, derive, facts_of
 from tianti.units import format_bytes
 
@@ -33,7 +33,6 @@ class Plan:
         facts: text and machine.
         derivation: every setting with its reason.
         cost: what training needs.
-        base_memory: memory of the process before the first tensor.
         warnings: what will not fit here.
     """
 
@@ -41,11 +40,10 @@ class Plan:
     facts: Facts
     derivation: Derivation
     cost: Cost
-    base_memory: int = BASE_MEMORY
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the plan as plain values; memory and disk in bytes."""
+        """Gives the plan as plain values; memory by kind and disk in bytes."""
         return {
             "stages": dict(self.stages),
             "estimated": self.facts.estimated,
@@ -59,7 +57,11 @@ class Plan:
             "tokens": self.derivation.tokens,
             "seconds": self.derivation.train_seconds,
             "flops": self.cost.flops,
-            "memory": asdict(self.cost) | {"total": self.cost.memory + self.base_memory},
+            "memory": asdict(self.cost.memory) | {"total": self.cost.memory.total},
+            "disk": {
+                "checkpoints": self.cost.checkpoint_disk,
+                "tokens": self.cost.tokens_disk,
+            },
             "warnings": self.warnings,
         }
 
@@ -159,11 +161,11 @@ def _warnings(cost: Cost, folder: Path) -> list[str]:
 
     warnings: list[str] = []
     memory = psutil.virtual_memory().available
-    if cost.memory + BASE_MEMORY > memory:
+    if cost.memory.total > memory:
         warnings.append(
             tr(
                 "Memory: {needed} needed, {there} free. Lower train.micro_batch_rows or model.size",
-                needed=format_bytes(cost.memory + BASE_MEMORY),
+                needed=format_bytes(cost.memory.total),
                 there=format_bytes(memory),
             )
         )

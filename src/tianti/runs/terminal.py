@@ -66,7 +66,7 @@ def say_plan(plan: Plan, recipe: Path) -> None:
         (tr("weights"), format_count(derivation.model.num_parameters())),
         (tr("tokens trained on"), format_count(derivation.tokens)),
         (tr("arithmetic"), f"{cost.flops:.3g} FLOP"),
-        (tr("memory"), format_bytes(cost.memory + plan.base_memory)),
+        (tr("memory"), format_bytes(cost.memory.total)),
         (tr("disk"), format_bytes(cost.checkpoint_disk + cost.tokens_disk)),
         (tr("training time"), format_duration(derivation.train_seconds)),
     )

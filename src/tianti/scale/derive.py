@@ -50,15 +50,16 @@ class Facts:
             operations a second.
         device: its type.
         estimated: text figures are estimates, the corpus has not been built.
-        bfloat16_gain: how many times as fast products in bfloat16 are as those in float32; 0 where
-            that was not measured.
+        bfloat16_gain: how many times as fast products in bfloat16 are as what training computes
+            with where nothing is said; 0 where there are no instructions for them, None where
+            that is not known.
     """
 
     train_bytes: float
     matmul_flops: float
     device: str = "cpu"
     estimated: bool = False
-    bfloat16_gain: float = 1.0
+    bfloat16_gain: float | None = None
 
 
 def facts_of(
@@ -74,7 +75,7 @@ def facts_of(
     """
     usual, half = machine["matmul_flops"], machine.get("bfloat16_flops")
     speed = half if recipe.train.precision == "bfloat16" and half else usual
-    gain = half / usual if half else 1.0
+    gain = half / usual if half else 0.0
     return Facts(train_bytes, speed, machine["device"].split(":")[0], estimated, gain)
 
 
@@ -380,11 +381,12 @@ def _train_settings(
             if start == "bigrams"
             else tr("as the other weights"),
         )
+    rounded = facts.device == "cuda" and facts.bfloat16_gain != 0
     precision = reasons.pick(
         "train.precision",
         None if config.precision == "auto" else config.precision,
-        "bfloat16" if facts.device == "cuda" else "float32",
-        _precision_reason(facts),
+        "bfloat16" if rounded else "float32",
+        _precision_reason(facts, rounded),
     )
     warmup = reasons.pick(
         "train.warmup_steps", config.warmup_steps, 40, tr("a few dozen steps settle the moments")
@@ -416,16 +418,14 @@ def _train_settings(
     )
 
 
-def _precision_reason(facts: Facts) -> str:
-    if facts.device == "cuda":
+def _precision_reason(facts: Facts, rounded: bool) -> str:
+    if rounded:
         return tr("products in half of the bytes, weights in float32")
-    if facts.bfloat16_gain > 1.2:
-        return tr(
-            "exact; bfloat16 would multiply {gain} times as fast here",
-            gain=f"{facts.bfloat16_gain:.1f}",
-        )
-    if not facts.bfloat16_gain:
+    gain = facts.bfloat16_gain
+    if gain is None:
         return tr("exact")
+    if gain > 1.2:
+        return tr("exact; bfloat16 would multiply {gain} times as fast here", gain=f"{gain:.1f}")
     return tr("exact, and bfloat16 is not faster here")
 
 

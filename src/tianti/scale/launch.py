@@ -97,7 +97,7 @@ def settled_task(
     """
     settled = settle(layout, processes, per_machine)
     refuse_nonsense(settled, config.settings.batch_rows, config.model.context)
-    refuse_what_cannot_fit(config, settled.shard * settled.context, per_machine)
+    refuse_what_cannot_fit(config, settled, per_machine)
     display.say(
         tr("{processes} processes: {layout}", processes=processes, layout=settled.describe()), "dim"
     )

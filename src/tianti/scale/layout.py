@@ -17,26 +17,45 @@ class Layout:
         replicate: copies of the network that share a batch.
         shard: devices over which each copy is cut.
         context: devices that share the tokens of each row; a copy is cut over these too.
+        tensor: devices that share each product of a layer. This and what follows is reckoned with
+            by the planner alone: training does not have it yet.
+        pipeline: stages of layers.
+        expert: of the devices of `shard` and `context`, those that share the experts.
     """
 
     replicate: int = 1
     shard: int = 1
     context: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    expert: int = 1
 
     @property
     def devices(self) -> int:
         """Gives the number of all."""
-        return self.replicate * self.shard * self.context
+        return self.replicate * self.shard * self.context * self.tensor * self.pipeline
+
+    @property
+    def cut(self) -> int:
+        """Gives over how many devices the weights of a copy are cut."""
+        return self.shard * self.context
 
     @property
     def row_groups(self) -> int:
         """Gives into how many parts the rows of a step are shared."""
         return self.replicate * self.shard
 
+    def degrees(self) -> dict[str, int]:
+        """Gives what is shared by more than one device, by name."""
+        return {name: value for name, value in vars(self).items() if value > 1}
+
     def describe(self) -> str:
         """Gives the layout in a few words."""
-        parts = [f"{name} {value}" for name, value in vars(self).items() if value > 1]
+        parts = [f"{name} {value}" for name, value in self.degrees().items()]
         return " × ".join(parts) or tr("one device")
+
+
+ONE_DEVICE = Layout()
 
 
 def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
@@ -63,7 +82,9 @@ def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
         raise UserError(
             tr(
                 "layout {layout} is for {wanted} devices, there are {devices}",
-                layout=" × ".join(f"{name} {value}" for name, value in vars(layout).items()),
+                layout=" × ".join(
+                    f"{name} {getattr(layout, name)}" for name in LayoutConfig.model_fields
+                ),
                 wanted=layout.devices,
                 devices=devices,
             ),

@@ -8,7 +8,6 @@ only then filled, so that no rank ever holds all of it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -50,7 +49,7 @@ class ManyRanks(Ranks):
             (layout.replicate, layout.shard * layout.context),
             mesh_dim_names=(REPLICATE, SHARD),
         )
-        self.degrees = asdict(layout)
+        self.degrees = layout.degrees()
         self.rank = dist.get_rank()
         self.number, self.count = self.rank // layout.context, layout.row_groups
         self.first = self.rank == 0

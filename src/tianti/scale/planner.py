@@ -8,8 +8,11 @@ from typing import Any
 from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
-from tianti.scale.estimate import GIB, Degrees, Estimate, Work, estimate
+from tianti.scale.estimate import Estimate, estimate
 from tianti.scale.hardware import Device
+from tianti.scale.layout import Layout
+from tianti.scale.memory import GIB
+from tianti.scale.work import Work
 from tianti.train.config import TrainSettings
 from tianti.units import format_count
 
@@ -18,8 +21,8 @@ CHECKPOINTING = ("off", "selective", "full")
 MOST_DEVICES = 1 << 17
 # A step's rows may grow by so much to be shared evenly.
 MOST_ROUNDED = 1.1
-# How far estimates of time have been from what was measured (docs/scale.md).
-TIME_ERROR, MEMORY_ERROR = 0.2, 0.05
+# How far estimates have been from what was measured (docs/benchmarks.md).
+TIME_ERROR, MEMORY_ERROR = 0.2, 0.15
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class Choice:
         """
         found = self.estimate
         work, device = found.work, found.device
-        speed, devices = found.tokens_per_second, work.degrees.devices
+        speed, devices = found.tokens_per_second, work.layout.devices
         hours = tokens / speed / 3600
         memory = {kind: value / GIB for kind, value in vars(found.memory).items()}
         return {
             "layout": {
-                **asdict(work.degrees),
+                **asdict(work.layout),
                 "micro_batch_rows": work.micro_rows,
                 "activation_checkpointing": work.checkpointing,
             },
@@ -85,8 +88,9 @@ def plan_layouts(
     Raises:
         UserError: the rows of a step cannot be shared by so many.
     """
-    upper = settings.batch_rows + -settings.batch_rows % count
-    if upper > settings.batch_rows * MOST_ROUNDED:
+    found = _best_of_each(shape, settings, count, device)
+    if not found:
+        upper = settings.batch_rows + -settings.batch_rows % count
         raise UserError(
             tr(
                 "{rows} rows of a step cannot be shared evenly by {parts} devices",
@@ -99,10 +103,8 @@ def plan_layouts(
                 tokens=upper * shape.context,
             ),
         )
-    settings = settings.model_copy(update={"batch_rows": upper})
-    found = _best_of_each(shape, settings, count, device)
     fitting = [one for one in found if one.fits]
-    ranked = sorted(fitting, key=lambda one: one.seconds.total)
+    ranked = sorted(fitting, key=lambda one: -one.tokens_per_second)
     ranked += sorted((one for one in found if not one.fits), key=lambda one: one.memory.total)
     best = ranked[0]
     return [Choice(one, _why(one, best)) for one in ranked[:SHOWN]]
@@ -113,20 +115,45 @@ def _best_of_each(
 ) -> list[Estimate]:
     """Gives for each layout and checkpointing the rows at once that are best."""
     found = []
-    for degrees in layouts(count):
+    for layout in layouts(count, shape.context):
+        rows = settings.batch_rows + -settings.batch_rows % layout.row_groups
+        if rows > settings.batch_rows * MOST_ROUNDED:
+            continue
         for checkpointing in CHECKPOINTING:
             tried = []
-            for rows in _powers(settings.batch_rows // count):
-                tried.append(estimate(Work(shape, settings, degrees, rows, checkpointing), device))
+            for at_once in _powers(rows // layout.row_groups):
+                chosen = settings.model_copy(
+                    update={
+                        "batch_rows": rows,
+                        "micro_batch_rows": at_once,
+                        "activation_checkpointing": checkpointing,
+                    }
+                )
+                tried.append(estimate(Work(shape, chosen, layout), device))
             fitting = [one for one in tried if one.fits]
             # More rows at once travel less often and fill the device; without room, the fewest.
             found.append(min(fitting, key=lambda one: one.seconds.total) if fitting else tried[0])
     return found
 
 
-def layouts(count: int) -> list[Degrees]:
-    """Gives the ways to train on so many devices: each number of copies, and what is cut."""
-    return [Degrees(count // cut, cut) for cut in range(1, count + 1) if count % cut == 0]
+def layouts(count: int, context: int) -> list[Layout]:
+    """Gives the ways in which training can go over so many devices.
+
+    Args:
+        count: of devices.
+        context: tokens of a row, which devices may share in even pieces, two to each.
+    """
+    return [
+        Layout(groups // shard, shard, sharing)
+        for sharing in _divisors(count)
+        if sharing == 1 or context % (2 * sharing) == 0
+        for groups in [count // sharing]
+        for shard in _divisors(groups)
+    ]
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def _powers(most: int) -> list[int]:
@@ -144,7 +171,7 @@ def _why(one: Estimate, best: Estimate) -> str:
             share=f"{spent[1] / one.seconds.total:.0%}",
             kind=_kind(spent[0]),
         )
-    slower = one.seconds.total / best.seconds.total - 1
+    slower = best.tokens_per_second / one.tokens_per_second - 1
     longer = {
         kind: value - getattr(best.seconds, kind) for kind, value in vars(one.seconds).items()
     }
@@ -189,26 +216,18 @@ def what_would_fit(
     shape: TransformerConfig, settings: TrainSettings, count: int, device: Device
 ) -> str:
     """Gives what to do where nothing fits: all checkpointing and one row at once did not help."""
-    more = count * 2
-    while more <= MOST_DEVICES:
-        wanted = settings.model_copy(
-            update={"batch_rows": settings.batch_rows + -settings.batch_rows % more}
-        )
-        if any(one.fits for one in _best_of_each(shape, wanted, more, device)):
+    more, nearest = count, float("inf")
+    while (more := more * 2) <= MOST_DEVICES:
+        # As many rows as there are devices, if need be.
+        rows = max(settings.batch_rows, more)
+        wanted = settings.model_copy(update={"batch_rows": rows + -rows % more})
+        found = _best_of_each(shape, wanted, more, device)
+        if any(one.fits for one in found):
             return tr("{count} of these devices would hold it", count=more)
-        more *= 2
-    smallest = min(
-        _best_of_each(
-            shape,
-            settings.model_copy(update={"batch_rows": MOST_DEVICES}),
-            MOST_DEVICES,
-            device,
-        ),
-        key=lambda one: one.memory.total,
-    )
+        nearest = min(nearest, *(one.memory.total for one in found))
     return tr(
         "However many of these devices: each needs {needed} GiB. Shorten model.context or take a"
         " smaller model.size than {size}",
-        needed=f"{smallest.memory.total / GIB:.0f}",
+        needed=f"{nearest / GIB:.0f}",
         size=format_count(shape.num_parameters()),
     )

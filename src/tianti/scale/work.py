@@ -1,0 +1,79 @@
+"""One step of training in a layout: what each device has of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tianti.model.config import TransformerConfig
+from tianti.scale.layout import ONE_DEVICE, Layout
+from tianti.train.config import TrainSettings
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step is, in a layout.
+
+    Args:
+        shape: the network.
+        settings: of training.
+        layout: how devices share it.
+    """
+
+    shape: TransformerConfig
+    settings: TrainSettings
+    layout: Layout = ONE_DEVICE
+
+    @property
+    def checkpointing(self) -> str:
+        """Gives what is kept for the backward pass: `off`, `selective` or `full`."""
+        return self.settings.activation_checkpointing
+
+    @property
+    def rows(self) -> int:
+        """Gives the rows of a step that share one copy's weights at a time."""
+        return max(1, self.settings.batch_rows // self.layout.row_groups)
+
+    @property
+    def micro_rows(self) -> int:
+        """Gives the rows that a device computes at once."""
+        return min(self.settings.micro_batch_rows, self.rows)
+
+    @property
+    def micro_batches(self) -> int:
+        """Gives the micro-batches of a step."""
+        return -(-self.rows // self.micro_rows)
+
+    @property
+    def micro_tokens(self) -> float:
+        """Gives the tokens of a micro-batch that one device computes."""
+        return self.micro_rows * self.shape.context / self.layout.context
+
+    @property
+    def stage_layers(self) -> int:
+        """Gives the layers of the longest stage."""
+        return -(-self.shape.depth // self.layout.pipeline)
+
+    @property
+    def inner_width(self) -> int:
+        """Gives the inner width of all that a token passes through in a feed-forward layer."""
+        shape = self.shape
+        passed = shape.experts_per_token + shape.shared_experts
+        return passed * shape.expert_width if shape.sparse_layers else shape.mlp_width
+
+    def stage_parameters(self) -> tuple[float, float]:
+        """Gives the weights of the fullest stage on one device before they are cut, and of these
+        those in the layers' matrices."""
+        shape, layout = self.shape, self.layout
+        hidden = shape.matrix_parameters() / shape.depth * self.stage_layers / layout.tensor
+        table = shape.vocab_size * shape.width / layout.tensor
+        ends = table * (1 if shape.tied_embeddings or layout.pipeline > 1 else 2)
+        norms = self.stage_layers * 2 * (shape.width + shape.head_dim) + shape.width
+        return hidden + ends + norms, hidden
+
+    def layer_parameters(self) -> float:
+        """Gives the weights of the heaviest layer that a device computes with."""
+        shape, layout = self.shape, self.layout
+        dense = 3 * shape.width * shape.mlp_width if shape.sparse_layers < shape.depth else 0
+        one = 3 * shape.width * shape.expert_width
+        sparse = (shape.num_experts / layout.expert + shape.shared_experts) * one
+        return (shape.attention_parameters() + max(dense, sparse)) / layout.tensor
