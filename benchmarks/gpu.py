@@ -44,7 +44,7 @@ def contender(name: str, shape: Shape, device: str, compiled: bool) -> Callable[
     torch.manual_seed(0)
     if name.startswith("tianti"):
         optimizer = "muon" if name == "tianti" else "adamw"
-        step = our_step(shape, optimizer, compiled, device, float8="float8" in name)
+        step = our_step(shape, optimizer, device, compile=compiled, float8="float8" in name)
     else:
         step = transformers_llama(shape, compiled, device)
     ids = torch.randint(0, shape.vocabulary, (shape.batch, shape.time), device=device)

@@ -20,13 +20,7 @@ def main() -> None:
     shape = Shape(**given["shape"])
     torch.set_num_threads(given["threads"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    step = our_step(
-        shape,
-        given["optimizer"],
-        compiled=given["compiled"],
-        precision=given["precision"],
-        checkpointing=given["checkpointing"],
-    )
+    step = our_step(shape, **given["options"])
     for _ in range(3):
         step(None, None)
     times: list[float] = []

@@ -59,19 +59,41 @@ def random_stream(shape: Shape, folder: Path) -> Any:
     return BatchStream(split, context=shape.time, rows=shape.batch, seed=0)
 
 
+def our_settings(shape: Shape, **changes: Any) -> Any:
+    """Gives the trainer's settings for a shape: what a recipe has where it says nothing."""
+    from tianti.train.config import TrainConfig, TrainSettings
+
+    given = TrainConfig(budget="1000000 steps").model_dump()
+    known = {
+        name: given[name] for name in TrainSettings.model_fields if given.get(name) is not None
+    }
+    return TrainSettings(
+        **known
+        | {
+            "start": "random",
+            "learning_rate": 1e-3,
+            "batch_rows": shape.batch,
+            "micro_batch_rows": shape.micro_batch or shape.batch,
+            "warmup_steps": 10,
+            "validate_every": 10**9,
+            "compile": True,
+            "seed": 0,
+        }
+        | changes
+    )
+
+
 def our_step(
-    shape: Shape,
-    optimizer: str,
-    compiled: bool = True,
-    device: str = "cpu",
-    float8: bool = False,
-    precision: str = "auto",
-    config: Any = None,
-    checkpointing: str = "off",
+    shape: Shape, optimizer: str, device: str = "cpu", config: Any = None, **changes: Any
 ) -> Any:
     """Gives a step of tianti's trainer as it is, its data and log included.
 
-    `config` is another network than the shape's, such as one with experts.
+    Args:
+        shape: network and batch.
+        optimizer: `muon` or `adamw`.
+        device: that trains.
+        config: another network than the shape's, such as one with experts.
+        **changes: of the trainer's settings.
     """
     import numpy as np
     import torch
@@ -79,34 +101,13 @@ def our_step(
     from tianti.model.initialization import initialize
     from tianti.model.transformer import Transformer
     from tianti.progress import SILENT
-    from tianti.train.config import TrainConfig, TrainSettings
     from tianti.train.log import TrainLog
     from tianti.train.stage import place
     from tianti.train.trainer import TrainData, Trainer
 
     folder = Path(tempfile.mkdtemp(prefix="train-speed-"))
     stream = random_stream(shape, folder)
-    given = TrainConfig(budget="1000000 steps").model_dump()
-    known = {
-        name: given[name] for name in TrainSettings.model_fields if given.get(name) is not None
-    }
-    settings = TrainSettings(
-        **known
-        | {
-            "optimizer": optimizer,
-            "start": "random",
-            "learning_rate": 1e-3,
-            "batch_rows": shape.batch,
-            "micro_batch_rows": shape.micro_batch or shape.batch,
-            "warmup_steps": 10,
-            "validate_every": 10**9,
-            "compile": compiled,
-            "float8": float8,
-            "precision": precision,
-            "activation_checkpointing": checkpointing,
-            "seed": 0,
-        }
-    )
+    settings = our_settings(shape, optimizer=optimizer, **changes)
     model = Transformer(config or our_config(shape))
     if device == "cpu":
         initialize(model, 0)
@@ -167,7 +168,7 @@ def work(name: str, shape: Shape, threads: int) -> None:
     elif name.startswith("tianti"):
         optimizer = "adamw" if "adamw" in name else "muon"
         precision = "bfloat16" if "bfloat16" in name else "auto"
-        step = our_step(shape, optimizer, compiled="eager" not in name, precision=precision)
+        step = our_step(shape, optimizer, compile="eager" not in name, precision=precision)
     else:
         step = CONTENDERS[name](shape)
     data = torch.randint(0, shape.vocabulary, (shape.batch, shape.time + 1))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import warnings
 from contextlib import AbstractContextManager
 
 import torch
@@ -53,8 +52,6 @@ def product_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
 def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
     """Has forward passes compute products in the precision of `product_dtype`."""
     if product_dtype(device, precision) == torch.bfloat16:
-        # The stream is rounded and the norms' gains are not, on purpose.
-        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

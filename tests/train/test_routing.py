@@ -64,7 +64,7 @@ def test_a_training_that_was_cut_off_goes_on_bitwise(splits, tmp_path, changes):
 
 
 @BOTH
-def test_compiled_and_recomputed_layers_train_alike(splits, tmp_path, changes):
+def test_layers_that_are_computed_again_train_alike(splits, tmp_path, changes):
     plain = trainer(splits, tmp_path / "plain", shape=changes, budget="4 steps")
     full = trainer(
         splits,

@@ -56,7 +56,7 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
 
 
 def matmul_transposed(a_MK: Tensor, b_NK: Tensor) -> Tensor:
-    """Gives `a @ b.T` of matrices, not differentiable where it goes through oneDNN."""
+    """Gives `a @ b.T` of matrices, differentiable."""
     return _onednn_linear(a_MK, b_NK) if _goes_through_onednn(a_MK, b_NK) else a_MK @ b_NK.t()
 
 

@@ -156,21 +156,7 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
             remedy=tr("Choose a stride between 1 and the context"),
         )
     shape, start, why = _shape(recipe, facts, size, vocab_size or wanted_vocab, context)
-    if shape.num_experts:
-        reasons.rows.append(_experts_row(shape))
-    reasons.rows.append(
-        (
-            "model",
-            tr(
-                "{params} weights: {depth} layers × width {width}, {heads} heads",
-                params=format_count(shape.num_parameters()),
-                depth=shape.depth,
-                width=shape.width,
-                heads=shape.num_heads,
-            ),
-            tr("width : depth near 64, SwiGLU of 8/3 width"),
-        )
-    )
+    reasons.rows += _model_rows(shape)
     tokens, seconds = _amount(recipe, facts, shape)
     asked = None if recipe.train.start == "auto" else recipe.train.start
     reasons.pick("train.start", asked, start, why)
@@ -178,8 +164,22 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
     return Derivation(shape, train, wanted_vocab, tokenizer_bytes, tokens, seconds, reasons.rows)
 
 
-def _experts_row(shape: TransformerConfig) -> tuple[str, str, str]:
-    return (
+def _model_rows(shape: TransformerConfig) -> list[tuple[str, str, str]]:
+    """Gives what is said of the network."""
+    whole = (
+        "model",
+        tr(
+            "{params} weights: {depth} layers × width {width}, {heads} heads",
+            params=format_count(shape.num_parameters()),
+            depth=shape.depth,
+            width=shape.width,
+            heads=shape.num_heads,
+        ),
+        tr("width : depth near 64, SwiGLU of 8/3 width"),
+    )
+    if not shape.num_experts:
+        return [whole]
+    experts = (
         "model.num_experts",
         tr(
             "{experts} × width {width}, {chosen} to a token",
@@ -192,6 +192,7 @@ def _experts_row(shape: TransformerConfig) -> tuple[str, str, str]:
             active=format_count(shape.num_active_parameters()),
         ),
     )
+    return [experts, whole]
 
 
 def _shape(
@@ -373,21 +374,8 @@ def _train_settings(
     )
     output_rate = 1.0
     if not shape.tied_embeddings:
-        output_rate = reasons.pick(
-            "train.output_learning_rate",
-            config.output_learning_rate,
-            OUTPUT_RATE[start],
-            tr("what is known from the start needs no large steps")
-            if start == "bigrams"
-            else tr("as the other weights"),
-        )
-    rounded = facts.device == "cuda" and facts.bfloat16_gain != 0
-    precision = reasons.pick(
-        "train.precision",
-        None if config.precision == "auto" else config.precision,
-        "bfloat16" if rounded else "float32",
-        _precision_reason(facts, rounded),
-    )
+        output_rate = _output_rate(config.output_learning_rate, start, reasons)
+    precision = _precision(config.precision, facts, reasons)
     warmup = reasons.pick(
         "train.warmup_steps", config.warmup_steps, 40, tr("a few dozen steps settle the moments")
     )
@@ -418,15 +406,29 @@ def _train_settings(
     )
 
 
-def _precision_reason(facts: Facts, rounded: bool) -> str:
-    if rounded:
-        return tr("products in half of the bytes, weights in float32")
+def _output_rate(asked: float | None, start: Start, reasons: _Reasons) -> float:
+    """Gives the learning rate of an output layer of its own, as a share of the others'."""
+    if start == "bigrams":
+        why = tr("what is known from the start needs no large steps")
+    else:
+        why = tr("as the other weights")
+    return reasons.pick("train.output_learning_rate", asked, OUTPUT_RATE[start], why)
+
+
+def _precision(asked: str, facts: Facts, reasons: _Reasons) -> str:
+    """Gives what products are computed in: bfloat16 on a GPU that has it."""
     gain = facts.bfloat16_gain
-    if gain is None:
-        return tr("exact")
-    if gain > 1.2:
-        return tr("exact; bfloat16 would multiply {gain} times as fast here", gain=f"{gain:.1f}")
-    return tr("exact, and bfloat16 is not faster here")
+    rounded = facts.device == "cuda" and gain != 0
+    if rounded:
+        why = tr("products in half of the bytes, weights in float32")
+    elif gain is None:
+        why = tr("exact")
+    elif gain > 1.2:
+        why = tr("exact; bfloat16 would multiply {gain} times as fast here", gain=f"{gain:.1f}")
+    else:
+        why = tr("exact, and bfloat16 is not faster here")
+    derived = "bfloat16" if rounded else "float32"
+    return reasons.pick("train.precision", None if asked == "auto" else asked, derived, why)
 
 
 def _compiled(asked: str, facts: Facts, seconds: float, reasons: _Reasons) -> bool:

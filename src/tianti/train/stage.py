@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tianti.device import (
     choose_device,
     compute_deterministically,
     multiplies_bfloat16_fast,
+    product_dtype,
     why_not_compiled,
 )
 from tianti.errors import UserError
@@ -86,12 +88,18 @@ def train(
     trainer = Trainer(
         model, settings, data, out, display, begin if settings.start == "bigrams" else None, ranks
     )
-    state = trainer.fit()
+    trainer.fit()
+    return _metrics(trainer, device)
+
+
+def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:
+    """Gives what came of a training; see `train`."""
+    state, settings, shape = trainer.state, trainer.settings, trainer.model.config
     kept = state.best_validation if settings.early_stopping else trainer.last_validation
     return {
         "steps": state.step,
         "tokens": state.tokens,
-        "epochs": state.tokens / data.train.split.num_tokens,
+        "epochs": state.tokens / trainer.data.train.split.num_tokens,
         "train_seconds": state.train_seconds,
         "tokens_per_second": state.tokens / max(state.train_seconds, 1e-9),
         "skipped_steps": state.skipped_steps,
@@ -103,7 +111,7 @@ def train(
         "active_parameters": shape.num_active_parameters(),
         "flops": shape.flops_per_token() * state.tokens,
         "device": str(device),
-        "layout": dict(ranks.degrees),
+        "layout": dict(trainer.ranks.degrees),
         "compiled": settings.compile,
         "depth": shape.depth,
         **({"expert_load": trainer.routing.loads()} if trainer.routing else {}),
@@ -122,6 +130,9 @@ def place(model: Transformer, settings: TrainSettings, device: torch.device) -> 
             where="train.precision",
             remedy=tr("Set train.precision=float32"),
         )
+    if product_dtype(device, settings.precision) == torch.bfloat16:
+        # The stream is rounded and the norms' gains are not, on purpose.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     # What has no memory yet gets it where it is laid out.
     if model.device.type != "meta":
         model.to(device)
