@@ -114,6 +114,20 @@ HELD_OUT: list[tuple[tuple[int, ...], dict[str, Any]]] = [
     ((8, 8, 512, 1376, 8192, 256, 16, 16), {"activation_checkpointing": "selective"}),
     ((6, 6, 384, 1024, 8192, 512, 8, 8), {"optimizer": "muon"}),
 ]
+# Neither time nor memory has seen these.
+FRESH: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+    ((7, 7, 448, 1184, 8192, 256, 12, 12), {}),
+    ((9, 6, 384, 1024, 16_384, 512, 4, 4), {}),
+    ((3, 10, 640, 1728, 4096, 256, 16, 8), {}),
+    ((6, 8, 512, 1376, 32_768, 256, 8, 8), {"optimizer": "muon"}),
+    ((12, 8, 512, 1376, 4096, 256, 16, 16), {"activation_checkpointing": "full"}),
+    ((6, 6, 384, 1024, 8192, 256, 16, 16), {"activation_checkpointing": "selective"}),
+]
+KINDS = (
+    ("time and memory fitted", FITTED),
+    ("memory fitted", HELD_OUT),
+    ("not used", FRESH),
+)
 
 
 def measured(shape: Shape, options: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -128,7 +142,7 @@ def measured(shape: Shape, options: dict[str, Any], seconds: float) -> dict[str,
 def cpu_rows(seconds: float, raw: Path | None) -> list[dict[str, Any]]:
     """Measures all configurations of this processor."""
     rows = []
-    for kind, cases in (("fitted", FITTED), ("not used", HELD_OUT)):
+    for kind, cases in KINDS:
         for sizes, changes in cases:
             shape, options = Shape(*sizes), {"optimizer": "adamw"} | changes
             work = Work(our_config(shape), our_settings(shape, **options))

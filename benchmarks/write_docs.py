@@ -29,6 +29,11 @@ PARTS = {
         "Training: whole steps of a larger network",
         ["train_speed.py", "--shape", "85m", "--seconds", "25"],
     ),
+    "train_speed_bfloat16": (
+        "Training: products in 16 bits on a processor",
+        ["train_speed.py", "--only", "tianti-adamw,tianti-adamw-bfloat16,tianti,tianti-bfloat16"],
+    ),
+    "products": ("Training: products by MKL and by oneDNN", ["products.py"]),
     "experts": ("Training: mixtures of experts beside a dense network", ["experts.py"]),
     "gpu": ("Training: whole steps on a GPU", ["gpu.py"]),
     "time_to_loss": (
