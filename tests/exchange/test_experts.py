@@ -45,6 +45,7 @@ def test_transformers_computes_the_same_logits(written, changes, tied, batch):
 def test_a_dense_first_layer_and_gates_that_do_not_add_up(written):
     model, folder = written(**SOFTMAX, dense_layers=1, normalized_gates=False)
     ids = torch.randint(0, 97, (2, 60))
+    assert load_transformer(folder).config == model.config
     assert (model.logits(model(ids)) - theirs(folder)(ids).logits).abs().max() < 1e-4
 
 

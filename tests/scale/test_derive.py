@@ -7,7 +7,7 @@ from tests.conftest import tiny_config
 from tests.train.test_optimizers import settings
 from tianti.recipe import Recipe
 from tianti.scale.cost import training_cost
-from tianti.scale.derive import Facts, derive, throughput, tokens_per_weight
+from tianti.scale.derive import Facts, derive, facts_of, throughput, tokens_per_weight
 from tianti.scale.machine import matmul_flops
 
 FACTS = Facts(train_bytes=3e7, matmul_flops=2e11)
@@ -31,6 +31,31 @@ def test_every_setting_has_a_reason():
         "train.compile",
     }
     assert all(reason for _, _, reason in made.reasons)
+
+
+@pytest.mark.parametrize(
+    ("device", "gain", "precision"),
+    [
+        ("cpu", None, "float32"),
+        ("cpu", 2.0, "float32"),
+        ("cuda", 1.0, "bfloat16"),
+        ("cuda", None, "bfloat16"),
+        # A card without instructions for it.
+        ("cuda", 0.0, "float32"),
+    ],
+)
+def test_products_are_in_bfloat16_on_a_gpu_that_has_it(device, gain, precision):
+    facts = Facts(3e7, 2e11, device, bfloat16_gain=gain)
+    assert derived(facts).train.precision == precision
+    assert derived(facts, "train.precision=bfloat16").train.precision == "bfloat16"
+
+
+def test_the_speed_is_that_of_the_precision_that_is_asked_for():
+    machine = {"device": "cpu", "matmul_flops": 2e11, "bfloat16_flops": 4e11}
+    text = "name: a\ncorpus: {sources: [{path: x}]}"
+    for asked, speed in ((), 2e11), (("train.precision=bfloat16",), 4e11):
+        found = facts_of(Recipe.parse(text, asked), 3e7, machine)
+        assert (found.matmul_flops, found.bfloat16_gain) == (speed, 2.0)
 
 
 def test_a_longer_time_makes_a_larger_model():

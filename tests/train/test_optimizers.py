@@ -97,6 +97,24 @@ def test_muon_updates_have_the_root_mean_square_of_adamw():
     assert parameter.square().mean().sqrt().item() == pytest.approx(ADAMW_RMS, rel=0.15)
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_matrices_are_orthogonalized_in_the_precision_of_products(precision):
+    model = random_model()
+    name, parameter = "layers.0.attention.out.weight", model.layers[0].attention.out.weight
+    before = parameter.detach().clone()
+    optimizers = Optimizers(model, settings(weight_decay=0.0, precision=precision))
+    torch.manual_seed(0)
+    for one in model.parameters():
+        one.grad = torch.randn_like(one)
+    gradient = parameter.grad.clone()
+    optimizers.step()
+    # Nesterov's momentum from nothing is the gradient, scaled, which orthogonalising undoes.
+    exact = -0.01 * ADAMW_RMS * 32**0.5 * orthogonalize(gradient[None])[0]
+    error = (parameter.detach() - before - exact).norm() / exact.norm()
+    assert (error < 1e-4) == (precision != "bfloat16"), name
+    assert error < 0.1
+
+
 def test_hidden_matrices_go_to_muon_and_norms_are_not_decayed():
     model = random_model(tied_embeddings=False)
     adamw, muon = Optimizers(model, settings()).all

@@ -95,6 +95,14 @@ def test_products_in_bfloat16_follow_those_in_float32(splits, tmp_path):
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
 
 
+def test_bfloat16_is_refused_where_there_are_no_instructions_for_it(monkeypatch):
+    monkeypatch.setattr("tianti.train.stage.multiplies_bfloat16_fast", lambda device: False)
+    model = Transformer(tiny_config())
+    with pytest.raises(UserError, match=r"Set train\.precision=float32"):
+        place(model, settings(precision="bfloat16"), torch.device("cpu"))
+    place(model, settings(precision="float32"), torch.device("cpu"))
+
+
 class _StopAt:
     """Asks to stop as a signal would, after a number of steps."""
 
