@@ -33,9 +33,10 @@ def train(
     splits: Path, out: Path, layout: Layout, shape: dict, changes: dict, until: int | None
 ) -> None:
     values = settings(**changes)
-    ranks = ManyRanks(layout, torch.device("cpu"))
+    config = tiny_config(context=32, **shape)
+    ranks = ManyRanks(layout, torch.device("cpu"), config.vocab_size)
     with torch.device("meta"):
-        model = Transformer(tiny_config(context=32, **shape), dropout=values.dropout)
+        model = Transformer(config, dropout=values.dropout)
     place(model, values, torch.device("cpu"))
     validation = stream(splits, "validation", VALIDATION_ROWS)
     data = TrainData(stream(splits, "train", values.batch_rows), validation, TOKEN_BYTES)

@@ -39,8 +39,8 @@ def swiglu(x, gate_up, down):
 def plain_loop(experts, x_NW):
     """The definition, one token and one expert at a time."""
     config, rows = experts.config, []
-    gate_up = experts.gate_up.weight.unflatten(0, (config.num_experts, -1))
-    down = experts.down.weight.unflatten(0, (config.num_experts, -1))
+    gate_up = experts.routed.gate_up.weight.unflatten(0, (config.num_experts, -1))
+    down = experts.routed.down.weight.unflatten(0, (config.num_experts, -1))
     for x in x_NW:
         logits = experts.router.weight @ x
         scores = logits.softmax(0) if config.router == "softmax" else logits.sigmoid()
@@ -80,7 +80,7 @@ def test_weights_are_counted_as_they_are(changes, tied):
     idle = sum(
         p.numel() * (1 - config.experts_per_token / config.num_experts)
         for experts in model.mixtures().values()
-        for p in (experts.gate_up.weight, experts.down.weight)
+        for p in (experts.routed.gate_up.weight, experts.routed.down.weight)
     )
     assert config.num_active_parameters() == pytest.approx(config.num_parameters() - idle)
 
@@ -157,9 +157,9 @@ def test_compiled_layers_give_the_same(changes):
 
 def test_each_experts_matrices_are_matrices_of_their_own():
     model = random_model(**SIGMOID)
-    roles = weight_roles(model)
-    assert roles["layers.1.feedforward.gate_up.weight"].splits == (24,) * 12
-    assert roles["layers.1.feedforward.down.weight"].splits == (32,) * 6
+    roles = weight_roles(model.config)
+    assert roles["layers.1.feedforward.routed.gate_up.weight"].splits == (24,) * 12
+    assert roles["layers.1.feedforward.routed.down.weight"].splits == (32,) * 6
     assert roles["layers.1.feedforward.router.weight"].role == "router"
     for name, parameter in model.named_parameters():
         assert sum(roles[name].splits) == len(parameter)

@@ -120,7 +120,7 @@ def test_initialization_is_a_function_of_the_seed():
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_weight_has_a_role_and_fused_ones_split_into_their_matrices(tied):
     model = Transformer(tiny_config(tied_embeddings=tied))
-    roles = weight_roles(model)
+    roles = weight_roles(model.config)
     assert set(roles) == {name for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
         assert sum(roles[name].splits) == len(parameter), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -13,8 +14,9 @@ from tests.model.test_transformer import ids_of
 from tests.train.test_trainer import break_off, same, splits, trainer, weights  # noqa: F401
 from tianti.device import autocast
 from tianti.objective.causal import causal_loss
+from tianti.objective.linear_cross_entropy import chunk_loss
 from tianti.train.log import read_log
-from tianti.train.regions import compile_regions
+from tianti.train.regions import compile_layers
 from tianti.train.trainer import LOG
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -40,7 +42,8 @@ def test_compiled_blocks_give_the_loss_and_gradient_of_the_cpu(time, tied):
     expected, reference = loss_and_gradient(random_model(**shape), ids, labels, segments)
     model = random_model(**shape).cuda()
     model.block_masks = True
-    loss = compile_regions(model, causal_loss)
+    compile_layers(model)
+    loss = functools.partial(causal_loss, chunk=torch.compile(chunk_loss))
     found, gradient = loss_and_gradient(model, ids.cuda(), labels.cuda(), segments.cuda(), loss)
     assert isinstance(model._mask(segments.cuda()), BlockMask)
     assert found == pytest.approx(expected, rel=5e-3)

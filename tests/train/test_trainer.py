@@ -153,15 +153,15 @@ def test_a_request_to_stop_ends_a_long_step_after_the_rows_at_work(splits, tmp_p
     straight = trainer(splits, tmp_path / "straight", micro_batch_rows=1, validate_every=3)
     straight.fit()
     first = trainer(splits, tmp_path / "stopped", micro_batch_rows=1, validate_every=3)
-    inner, calls = first._loss_of_rows, []
+    inner, calls = first.loss, []
 
-    def counted(*arguments):
+    def counted(rows):
         calls.append(first.state.step)
         if len(calls) == call:
             os.kill(os.getpid(), signal.SIGTERM)
-        return inner(*arguments)
+        return inner(rows)
 
-    first._loss_of_rows = counted
+    first.loss = counted
     with interruption.signals_handled(), pytest.raises(interruption.Interrupted):
         first.fit()
     assert len(calls) == call, "nothing more was computed"

@@ -285,7 +285,7 @@ def _expert_names(config: TransformerConfig, theirs: str) -> dict[str, list[tupl
         names["feedforward.bias"] = [(bias, config.num_experts)]
     for number in range(config.num_experts):
         one = _swiglu_names(
-            "feedforward", f"{theirs}.experts.{number}", config.width, config.expert_width
+            "feedforward.routed", f"{theirs}.experts.{number}", config.width, config.expert_width
         )
         for ours, parts in one.items():
             names.setdefault(ours, []).extend(parts)

@@ -35,6 +35,31 @@ class Stacked(nn.Module):
         self.weight = nn.Parameter(torch.empty(experts * rows, columns))
 
 
+class Routed(nn.Module):
+    """The experts' matrices, and what they make of rows that are sorted by expert.
+
+    Args:
+        experts: how many.
+        width: of the residual stream.
+        inner: width of an expert's gate.
+    """
+
+    def __init__(self, experts: int, width: int, inner: int):
+        super().__init__()
+        self.gate_up = Stacked(experts, 2 * inner, width)
+        self.down = Stacked(experts, width, inner)
+
+    def forward(self, rows_MW: Tensor, counts_E: Tensor) -> Tensor:
+        """Gives `(rows, width)`.
+
+        Args:
+            rows_MW: sorted by expert.
+            counts_E: rows of each expert, int64.
+        """
+        gate, up = grouped_linear(rows_MW, self.gate_up.weight, counts_E).chunk(2, dim=-1)
+        return grouped_linear(F.silu(gate) * up, self.down.weight, counts_E)
+
+
 class Experts(nn.Module):
     """Routed experts, and shared ones that every token passes through.
 
@@ -55,8 +80,7 @@ class Experts(nn.Module):
         self.config = config
         count, width, inner = config.num_experts, config.width, config.expert_width
         self.router = Linear(width, count)
-        self.gate_up = Stacked(count, 2 * inner, width)
-        self.down = Stacked(count, width, inner)
+        self.routed = Routed(count, width, inner)
         shared = config.shared_experts * inner
         self.shared = FeedForward(width, shared) if shared else None
         self.register_buffer("bias", torch.zeros(count) if config.router == "sigmoid" else None)
@@ -116,9 +140,8 @@ class Experts(nn.Module):
             self.config.num_experts, dtype=torch.int64, device=expert_M.device
         ).scatter_add_(0, expert_M, torch.ones_like(expert_M))
         rows_MW = _Sorted.apply(x_NW, order_M, place_M, chosen_NK.shape[1])
-        gate, up = grouped_linear(rows_MW, self.gate_up.weight, counts_E).chunk(2, dim=-1)
-        rows_MW = grouped_linear(F.silu(gate) * up, self.down.weight, counts_E)
-        found_NKW = _Unsorted.apply(rows_MW, order_M, place_M).unflatten(0, chosen_NK.shape)
+        rows_MW = self.routed(rows_MW, counts_E)
+        found_NKW = Reordered.apply(rows_MW, order_M, place_M).unflatten(0, chosen_NK.shape)
         return (found_NKW * gates_NK.unsqueeze(-1).to(found_NKW.dtype)).sum(dim=1)
 
 
@@ -154,8 +177,8 @@ class _Sorted(torch.autograd.Function):
         return grad_MW[place_M].unflatten(0, (-1, ctx.each)).sum(dim=1), None, None, None
 
 
-class _Unsorted(torch.autograd.Function):
-    """Rows sorted by expert, back in the order of tokens."""
+class Reordered(torch.autograd.Function):
+    """Rows in another order: that of `place_M`, of which `order_M` is the way back."""
 
     @staticmethod
     def forward(ctx: Any, rows_MW: Tensor, order_M: Tensor, place_M: Tensor) -> Tensor:

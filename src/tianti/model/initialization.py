@@ -25,6 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tianti.model.config import TransformerConfig
 from tianti.model.experts import Experts
 from tianti.model.transformer import Transformer
 
@@ -34,30 +35,42 @@ Role = Literal["embedding", "head", "hidden", "router", "norm"]
 
 @dataclass(frozen=True)
 class WeightRole:
-    """What one parameter is: its role, and the row counts of the matrices fused into it."""
+    """What one parameter is.
+
+    Args:
+        role: see above.
+        shape: of the whole, wherever its parts are held.
+        splits: row counts of the matrices fused into it.
+        writes_to_stream: its product is added to the residual stream.
+    """
 
     role: Role
+    shape: tuple[int, ...]
     splits: tuple[int, ...]
     writes_to_stream: bool = False
 
 
-def weight_roles(model: Transformer) -> dict[str, WeightRole]:
-    """Gives the role of every parameter by its name, tied ones once."""
+def weight_roles(config: TransformerConfig) -> dict[str, WeightRole]:
+    """Gives the role of every parameter of a network by its name, tied ones once."""
+    with torch.device("meta"):
+        model = Transformer(config)
     fused = _fused(model)
     roles = {}
     for name, parameter in model.named_parameters():
+        shape = tuple(parameter.shape)
         if name == "embedding.weight":
-            roles[name] = WeightRole("embedding", (len(parameter),))
+            roles[name] = WeightRole("embedding", shape, shape[:1])
         elif name == "head.weight":
-            roles[name] = WeightRole("head", (len(parameter),))
+            roles[name] = WeightRole("head", shape, shape[:1])
         elif parameter.ndim == 1:
-            roles[name] = WeightRole("norm", (len(parameter),))
+            roles[name] = WeightRole("norm", shape, shape)
         elif name.endswith("router.weight"):
-            roles[name] = WeightRole("router", (len(parameter),))
+            roles[name] = WeightRole("router", shape, shape[:1])
         else:
             roles[name] = WeightRole(
                 "hidden",
-                fused.get(name, (len(parameter),)),
+                shape,
+                fused.get(name, shape[:1]),
                 writes_to_stream=name.endswith(("out.weight", "down.weight")),
             )
     return roles
@@ -77,34 +90,39 @@ def _fused(model: Transformer) -> dict[str, tuple[int, ...]]:
         if not isinstance(layer.feedforward, Experts):
             fused[f"{feedforward}.gate_up.weight"] = (config.mlp_width,) * 2
             continue
-        shared = config.shared_experts * config.expert_width
-        fused[f"{feedforward}.gate_up.weight"] = (config.expert_width,) * 2 * config.num_experts
-        fused[f"{feedforward}.down.weight"] = (config.width,) * config.num_experts
-        fused[f"{feedforward}.shared.gate_up.weight"] = (shared,) * 2
+        experts, inner = config.num_experts, config.expert_width
+        fused[f"{feedforward}.routed.gate_up.weight"] = (inner,) * 2 * experts
+        fused[f"{feedforward}.routed.down.weight"] = (config.width,) * experts
+        fused[f"{feedforward}.shared.gate_up.weight"] = (config.shared_experts * inner,) * 2
     return fused
 
 
 @torch.no_grad()
 def initialize(
-    model: Transformer, seed: int, fill: Callable[[Tensor, Tensor], object] = Tensor.copy_
+    model: Transformer, seed: int, fill: Callable[[Transformer, str, Tensor], None] | None = None
 ) -> None:
     """Fills the weights by the rules of this module, the same for the same seed on any device.
 
     Args:
         model: the network.
         seed: of all that is drawn.
-        fill: puts values into a parameter, of which perhaps only a part is held here.
+        fill: puts values into a parameter of that name, of which perhaps only a part is held here,
+            or none; into all of it when not given.
     """
     generator = torch.Generator().manual_seed(seed)
-    roles = weight_roles(model)
-    for name, parameter in model.named_parameters():
-        role = roles[name]
+    for name, role in weight_roles(model.config).items():
         if role.role == "norm":
-            parameter.fill_(1.0)
+            values = torch.ones(())
         elif role.writes_to_stream:
-            parameter.zero_()
+            values = torch.zeros(())
         else:
             small = role.role in ("embedding", "router")
-            std = EMBEDDING_STD if small else parameter.shape[1] ** -0.5
-            values = torch.empty(parameter.shape, dtype=torch.float32)
-            fill(parameter, values.normal_(0.0, std, generator=generator))
+            std = EMBEDDING_STD if small else role.shape[1] ** -0.5
+            values = torch.empty(role.shape, dtype=torch.float32)
+            values.normal_(0.0, std, generator=generator)
+        (fill or fill_whole)(model, name, values.expand(role.shape))
+
+
+def fill_whole(model: Transformer, name: str, values: Tensor) -> None:
+    """Fills a parameter with values."""
+    model.get_parameter(name).copy_(values)

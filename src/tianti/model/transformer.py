@@ -114,7 +114,7 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Gives where the weights lie."""
-        return self.embedding.weight.device
+        return self.cosine.device
 
     def forward(
         self,
@@ -148,8 +148,11 @@ class Transformer(nn.Module):
             ValueError: the sequence is longer than the context.
         """
         x_BTW = self.embedding(ids_BT) if embeddings_BTW is None else embeddings_BTW
+        # Of the stream each of several devices may have a part.
+        given = (segments_BT, ids_BT, embeddings_BTW)
+        time = next(tensor.shape[1] for tensor in given if tensor is not None)
         start = cache.length if cache is not None else 0
-        end = start + x_BTW.shape[1]
+        end = start + time
         if columns is not None:
             places: Tensor | slice = columns.here
         elif positions_BT is not None:
@@ -170,7 +173,7 @@ class Transformer(nn.Module):
             place = () if cache is None else (cache, index)
             x_BTW = layer(x_BTW, rotary, looks, *place)
         if cache is not None:
-            cache.advance(x_BTW.shape[1])
+            cache.advance(time)
         return self.final_norm(x_BTW)
 
     def _mask(self, segments_BT: Tensor, columns: Columns | None) -> Tensor | BlockMask:

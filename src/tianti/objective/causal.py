@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from tianti.model.attention import Columns
 from tianti.model.transformer import Transformer
-from tianti.objective.linear_cross_entropy import IGNORED, Chunk, linear_cross_entropy
+from tianti.objective.linear_cross_entropy import (
+    IGNORED,
+    Chunk,
+    VocabularyShare,
+    linear_cross_entropy,
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of tokens that are computed at once.
+
+    Args:
+        ids_BT: input tokens, int64.
+        labels_BT: the token after each input, int64; `IGNORED` is not supervised.
+        segments_BT: document number of each token of the row; None where it is one document.
+        columns: the tokens of the row that `ids_BT` has, where others have the rest.
+    """
+
+    ids_BT: Tensor
+    labels_BT: Tensor
+    segments_BT: Tensor | None
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,7 @@ def causal_loss(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     chunk: Callable[..., Chunk] | None = None,
+    share: VocabularyShare | None = None,
 ) -> CausalLoss:
     """Gives the summed loss of predicting `labels` from `ids`.
 
@@ -49,14 +73,35 @@ def causal_loss(
         label_smoothing: see `linear_cross_entropy`.
         z_loss: see `linear_cross_entropy`.
         chunk: see `linear_cross_entropy`.
+        share: see `linear_cross_entropy`.
     """
     hidden_BTW = model(ids_BT, segments_BT=segments_BT, columns=columns)
-    total, nats = linear_cross_entropy(
-        hidden_BTW.flatten(0, 1),
+    return loss_of_stream(
+        hidden_BTW,
         model.output_weight,
-        labels_BT.flatten(),
+        labels_BT,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
         chunk=chunk,
+        share=share,
+    )
+
+
+def loss_of_stream(
+    hidden_BTW: Tensor, weight_VW: Tensor, labels_BT: Tensor, **options: Any
+) -> CausalLoss:
+    """Gives the summed loss of a network's final stream.
+
+    Args:
+        hidden_BTW: the stream.
+        weight_VW: output layer.
+        labels_BT: see `causal_loss`.
+        options: see `linear_cross_entropy`.
+    """
+    total, nats = linear_cross_entropy(
+        hidden_BTW.flatten(0, 1),
+        weight_VW,
+        labels_BT.flatten(),
+        **options,
     )
     return CausalLoss(total=total, nats=nats, tokens=(labels_BT != IGNORED).sum())

@@ -9,7 +9,7 @@ thrown away. Memory is that of one chunk whatever the vocabulary, and the work i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,28 @@ from tianti.model.products import matmul_transposed, transposed_matmul
 from tianti.objective.chunks import CHUNK_LOGITS, GPU_CHUNK_LOGITS
 
 IGNORED = -100
+
+
+class VocabularyShare(Protocol):
+    """Which rows of the output layer are here, where several ranks share them.
+
+    Attributes:
+        first: number of the first one.
+        size: of the whole vocabulary.
+        most: rows of the rank that has most of them.
+    """
+
+    first: int
+    size: int
+    most: int
+
+    def log_sum(self, here_N: Tensor) -> Tensor:
+        """Gives the logarithm of the sum of all ranks' exponentials from that of each."""
+        ...
+
+    def sum(self, here_N: Tensor) -> Tensor:
+        """Gives the sum over the ranks."""
+        ...
 
 
 class Chunk(NamedTuple):
@@ -45,6 +67,7 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     chunk: Callable[..., Chunk] | None = None,
+    share: VocabularyShare | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gives the summed cross-entropy of `softmax(hidden @ weight.T)` against labels.
 
@@ -56,13 +79,16 @@ def linear_cross_entropy(
             al. 2016).
         z_loss: weight of the squared log of the denominator (PaLM, Chowdhery et al. 2022).
         chunk: `chunk_loss` compiled; itself when not given.
+        share: which rows of the output layer `weight_VW` has; all when not given. Then every rank
+            gives the loss of the whole vocabulary, and of the gradient of `hidden_NW` its part,
+            which is for the caller to add up.
 
     Returns:
         The sum to descend, and the plain cross-entropy in nats, which is not differentiated.
     """
     wanted = torch.is_grad_enabled() and (hidden_NW.requires_grad or weight_VW.requires_grad)
     return _LinearCrossEntropy.apply(
-        hidden_NW, weight_VW, labels_N, label_smoothing, z_loss, wanted, chunk or chunk_loss
+        hidden_NW, weight_VW, labels_N, label_smoothing, z_loss, wanted, chunk or chunk_loss, share
     )
 
 
@@ -73,6 +99,7 @@ def chunk_loss(
     label_smoothing: float,
     z_loss: float,
     wanted: bool,
+    share: VocabularyShare | None = None,
 ) -> Chunk:
     """Gives loss and gradients of as many tokens as are computed at once.
 
@@ -83,16 +110,29 @@ def chunk_loss(
         label_smoothing: see there.
         z_loss: see there.
         wanted: whether gradients are.
+        share: see there.
     """
     full = torch.promote_types(weight_VW.dtype, torch.float32)
     logits = matmul_transposed(hidden_NW, weight_VW).to(full)
     supervised = (labels_N != IGNORED).to(full)
-    places = labels_N.clamp(min=0).unsqueeze(1)
+    size = len(weight_VW) if share is None else share.size
+    places, has_label = labels_N.clamp(min=0).unsqueeze(1), supervised
     log_sum = logits.logsumexp(dim=1)
-    plain = (log_sum - logits.gather(1, places).squeeze(1)) * supervised
+    if share is not None:
+        log_sum = share.log_sum(log_sum)
+        places = places - share.first
+        here = ((places >= 0) & (places < len(weight_VW))).squeeze(1)
+        has_label = has_label * here
+        places = places.clamp(0, len(weight_VW) - 1)
+    of_label = logits.gather(1, places).squeeze(1) * has_label
+    if share is not None:
+        of_label = share.sum(of_label)
+    plain = log_sum * supervised - of_label
     each = (1 - label_smoothing) * plain
     if label_smoothing:
-        each = each + label_smoothing * (log_sum - logits.mean(dim=1)) * supervised
+        total = logits.sum(dim=1)
+        mean = (total if share is None else share.sum(total)) / size
+        each = each + label_smoothing * (log_sum - mean) * supervised
     if z_loss:
         each = each + z_loss * log_sum.square() * supervised
     if not wanted:
@@ -101,8 +141,8 @@ def chunk_loss(
     factor = supervised * (1 + 2 * z_loss * log_sum) if z_loss else supervised
     slope = (logits - log_sum.unsqueeze(1)).exp() * factor.unsqueeze(1)
     if label_smoothing:
-        slope = slope - (supervised * (label_smoothing / len(weight_VW))).unsqueeze(1)
-    slope = _less_at(slope, places, (1 - label_smoothing) * supervised).to(weight_VW.dtype)
+        slope = slope - (supervised * (label_smoothing / size)).unsqueeze(1)
+    slope = _less_at(slope, places, (1 - label_smoothing) * has_label).to(weight_VW.dtype)
     return Chunk(
         each.sum(),
         plain.sum(),
@@ -131,6 +171,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         z_loss: float,
         wanted: bool,
         chunk: Callable[..., Chunk],
+        share: VocabularyShare | None,
     ) -> tuple[Tensor, Tensor]:
         hidden, weight = in_product_precision(hidden_NW), in_product_precision(weight_VW)
         full = torch.promote_types(weight_VW.dtype, torch.float32)
@@ -138,12 +179,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nats = hidden.new_zeros((), dtype=full)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=full)
-        rows = _chunk_rows(len(hidden), weight)
+        # All ranks that share the vocabulary have the same chunks.
+        rows = _chunk_rows(len(hidden), weight, len(weight) if share is None else share.most)
         for start in range(0, len(hidden), rows):
             part = hidden[start : start + rows]
-            found = chunk(
-                part, weight, labels_N[start : start + rows], label_smoothing, z_loss, wanted
-            )
+            labels = labels_N[start : start + rows]
+            found = chunk(part, weight, labels, label_smoothing, z_loss, wanted, share)
             total += found.total
             nats += found.nats
             if wanted:
@@ -156,16 +197,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_total, grad_weight * grad_total, None, None, None, None, None
+        return grad_hidden * grad_total, grad_weight * grad_total, *[None] * 6
 
 
-def _chunk_rows(tokens: int, weight: Tensor) -> int:
+def _chunk_rows(tokens: int, weight: Tensor, vocabulary: int) -> int:
     """Gives how many tokens are computed at once; where it can, chunks of one size."""
     if weight.device.type == "cpu":
-        most = max(1, CHUNK_LOGITS // len(weight))
+        most = max(1, CHUNK_LOGITS // vocabulary)
     else:
         # Tiles of a GPU's products are this high.
-        most = max(1, GPU_CHUNK_LOGITS // len(weight) // 128) * 128
+        most = max(1, GPU_CHUNK_LOGITS // vocabulary // 128) * 128
     chunks = -(-tokens // most)
     even = next((n for n in range(chunks, 2 * chunks) if tokens % n == 0), chunks)
     return max(1, tokens // even) if tokens % even == 0 else most

@@ -10,6 +10,25 @@ from tianti.train.config import LayoutConfig
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a rank stands in a layout: its number among those that share something.
+
+    Args:
+        pipeline: of its stages.
+        replicate: of its copy.
+        cut: among those over which its copy is cut.
+        tensor: among those who share products.
+        rows: of the rows of a batch that it computes.
+    """
+
+    pipeline: int
+    replicate: int
+    cut: int
+    tensor: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Layout:
     """A layout with nothing left open.
 
@@ -17,10 +36,10 @@ class Layout:
         replicate: copies of the network that share a batch.
         shard: devices over which each copy is cut.
         context: devices that share the tokens of each row; a copy is cut over these too.
-        tensor: devices that share each product of a layer. This and what follows is reckoned with
-            by the planner alone: training does not have it yet.
-        pipeline: stages of layers.
-        expert: of the devices of `shard` and `context`, those that share the experts.
+        tensor: devices that share each product of a layer.
+        pipeline: devices among which layers are shared out.
+        stages: pieces into which the layers of each of these are cut.
+        expert: of the devices of `shard`, `context` and `tensor`, those that share out experts.
     """
 
     replicate: int = 1
@@ -28,6 +47,7 @@ class Layout:
     context: int = 1
     tensor: int = 1
     pipeline: int = 1
+    stages: int = 1
     expert: int = 1
 
     @property
@@ -45,6 +65,19 @@ class Layout:
         """Gives into how many parts the rows of a step are shared."""
         return self.replicate * self.shard
 
+    @property
+    def spread_experts(self) -> bool:
+        """Tells whether experts are cut over other devices than what all tokens pass through."""
+        return self.expert > 1 or self.tensor > 1
+
+    def place(self, rank: int) -> Place:
+        """Gives where a rank stands; `tianti.scale.mesh` numbers them alike."""
+        inner, tensor = divmod(rank, self.tensor)
+        outer, cut = divmod(inner, self.cut)
+        pipeline, replicate = divmod(outer, self.replicate)
+        rows = replicate * self.shard + cut // self.context
+        return Place(pipeline, replicate, cut, tensor, rows)
+
     def degrees(self) -> dict[str, int]:
         """Gives what is shared by more than one device, by name."""
         return {name: value for name, value in vars(self).items() if value > 1}
@@ -56,6 +89,7 @@ class Layout:
 
 
 ONE_DEVICE = Layout()
+_AS_SAID = ("context", "tensor", "pipeline", "stages", "expert")
 
 
 def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
@@ -70,20 +104,24 @@ def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
         UserError: no layout of that many devices is what was said.
     """
     copies = None if config.replicate == "auto" else config.replicate
-    groups = max(devices // config.context, 1)
+    model = config.tensor * config.pipeline
+    groups = max(devices // (config.context * model), 1)
     if config.shard != "auto":
         shard = config.shard
     else:
         # Cut within a machine, copied between machines: what is cut travels at every layer.
-        within = max(per_machine // config.context, 1)
+        within = max(per_machine // (config.context * config.tensor), 1)
         shard = max(groups // copies, 1) if copies else min(groups, within)
-    layout = Layout(copies or max(groups // shard, 1), shard, config.context)
+    fixed = {name: getattr(config, name) for name in _AS_SAID}
+    layout = Layout(copies or max(groups // shard, 1), shard, **fixed)
     if layout.devices != devices:
         raise UserError(
             tr(
                 "layout {layout} is for {wanted} devices, there are {devices}",
                 layout=" × ".join(
-                    f"{name} {getattr(layout, name)}" for name in LayoutConfig.model_fields
+                    f"{name} {value}"
+                    for name, value in vars(layout).items()
+                    if value > 1 or name in ("replicate", "shard")
                 ),
                 wanted=layout.devices,
                 devices=devices,

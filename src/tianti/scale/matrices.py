@@ -16,13 +16,13 @@ class SharedMatrices:
     it and get theirs of the result; the other copies get that from their like.
 
     Args:
-        shards: the ranks over which a matrix is cut by rows.
-        copies: the ranks that hold the same rows.
+        holders: the ranks over which the matrices of a copy are cut.
+        copies: the ranks that hold the same blocks.
     """
 
-    def __init__(self, shards: dist.ProcessGroup, copies: dist.ProcessGroup):
-        self.shards, self.copies = shards, copies
-        self._spans: Tensor | None = None
+    def __init__(self, holders: dist.ProcessGroup, copies: dist.ProcessGroup):
+        self.holders, self.copies = holders, copies
+        self._blocks: list[list[list[int]]] | None = None
 
     def orthogonalize(self, parts: list[MatrixPart]) -> list[Tensor]:
         """Gives what this rank holds of the orthogonalised matrices.
@@ -31,15 +31,15 @@ class SharedMatrices:
             parts: what is held here, the same matrices in the same order on every rank and at
                 every call.
         """
-        count = self.shards.size()
+        count = self.holders.size()
         owners = _owners(parts, self.copies.size() * count)
         mine = [i for i, owner in enumerate(owners) if owner // count == self.copies.rank()]
         if count == 1:
             made = orthogonalize_parts([parts[i] for i in mine])
         else:
-            if self._spans is None:
-                self._spans = _all_rows(parts, self.shards)
-            made = _in_one_copy(parts, mine, owners, self._spans, self.shards)
+            if self._blocks is None:
+                self._blocks = _all_blocks(parts, self.holders)
+            made = _in_one_copy(parts, mine, owners, self._blocks, self.holders)
         solved = dict(zip(mine, made, strict=True))
         if self.copies.size() == 1:
             return [solved[i] for i in range(len(parts))]
@@ -58,7 +58,7 @@ def _owners(parts: list[MatrixPart], ranks: int) -> list[int]:
 
 
 def _cost(part: MatrixPart) -> int:
-    short, long = sorted((part.height, part.rows.shape[1]))
+    short, long = sorted((part.height, part.width))
     return short * short * (2 * long + short)
 
 
@@ -66,68 +66,70 @@ def _in_one_copy(
     parts: list[MatrixPart],
     mine: list[int],
     owners: list[int],
-    spans: Tensor,
+    blocks: list[list[list[int]]],
     group: dist.ProcessGroup,
 ) -> list[Tensor]:
     """Gives what is held of the matrices that this copy computes."""
     count, number = group.size(), group.rank()
     owned = [[i for i in mine if owners[i] % count == rank] for rank in range(count)]
-    sent = [torch.cat([parts[i].rows.flatten() for i in some]) if some else None for some in owned]
-    received = _exchange(
-        sent, [_length(parts, spans, owned[number], rank) for rank in range(count)], parts, group
-    )
-    # What came from each rank is its rows of each matrix, in turn.
-    pieces = [
-        list(chunk.split([int(spans[rank, i]) * _width(parts[i]) for i in owned[number]]))
-        for rank, chunk in enumerate(received)
+    here = owned[number]
+    sent = [torch.cat([parts[i].block.flatten() for i in some]) if some else None for some in owned]
+    sizes = [[_numbers(blocks[rank][i]) for i in here] for rank in range(count)]
+    received = _exchange(sent, [sum(some) for some in sizes], parts, group)
+    like = parts[0].block
+    matrices = [like.new_empty(parts[i].height, parts[i].width) for i in here]
+    for rank, chunk in enumerate(received):
+        for matrix, i, piece in zip(matrices, here, chunk.split(sizes[rank]), strict=True):
+            place = _place(matrix, blocks[rank][i])
+            place.copy_(piece.view_as(place))
+    orthogonalize_parts([MatrixPart.whole(matrix) for matrix in matrices])
+    back = [
+        torch.cat(
+            [
+                _place(matrix, blocks[rank][i]).flatten()
+                for matrix, i in zip(matrices, here, strict=True)
+            ]
+        )
+        if here
+        else None
+        for rank in range(count)
     ]
-    whole = [
-        torch.cat([pieces[rank][at] for rank in range(count)]).view(-1, _width(parts[i]))
-        for at, i in enumerate(owned[number])
-    ]
-    made = orthogonalize_parts(
-        [MatrixPart(matrix.contiguous(), 0, len(matrix)) for matrix in whole]
-    )
-    back = []
-    for rank in range(count):
-        rows = [
-            matrix[int(spans[:rank, i].sum()) :][: int(spans[rank, i])].flatten()
-            for matrix, i in zip(made, owned[number], strict=True)
-        ]
-        back.append(torch.cat(rows) if rows else None)
     returned = _exchange(
-        back, [_length(parts, spans, owned[rank], number) for rank in range(count)], parts, group
+        back, [sum(parts[i].block.numel() for i in some) for some in owned], parts, group
     )
     found = {}
     for rank, chunk in enumerate(returned):
-        sizes = [parts[i].rows.numel() for i in owned[rank]]
-        for i, piece in zip(owned[rank], chunk.split(sizes), strict=True):
-            found[i] = piece.view_as(parts[i].rows)
+        lengths = [parts[i].block.numel() for i in owned[rank]]
+        for i, piece in zip(owned[rank], chunk.split(lengths), strict=True):
+            found[i] = piece.view_as(parts[i].block)
     return [found[i] for i in mine]
 
 
-def _width(part: MatrixPart) -> int:
-    return part.rows.shape[1]
+def _numbers(block: list[int]) -> int:
+    return block[2] * block[3]
 
 
-def _length(parts: list[MatrixPart], spans: Tensor, some: list[int], rank: int) -> int:
-    return sum(int(spans[rank, i]) * _width(parts[i]) for i in some)
+def _place(matrix: Tensor, block: list[int]) -> Tensor:
+    first, left, height, width = block
+    return matrix[first : first + height, left : left + width]
 
 
-def _all_rows(parts: list[MatrixPart], group: dist.ProcessGroup) -> Tensor:
-    """Gives how many rows of each matrix each rank holds, `(ranks, matrices)`."""
-    device = parts[0].rows.device
-    held = torch.tensor([len(part.rows) for part in parts], device=device)
-    spans = [torch.empty_like(held) for _ in range(group.size())]
-    dist.all_gather(spans, held, group=group)
-    return torch.stack(spans).cpu()
+def _all_blocks(parts: list[MatrixPart], group: dist.ProcessGroup) -> list[list[list[int]]]:
+    """Gives for each rank and matrix the first row and column, and rows and columns, of a block."""
+    device = parts[0].block.device
+    held = torch.tensor(
+        [(part.first, part.left, *part.block.shape) for part in parts], device=device
+    )
+    every = [torch.empty_like(held) for _ in range(group.size())]
+    dist.all_gather(every, held, group=group)
+    return [blocks.tolist() for blocks in every]
 
 
 def _exchange(
     sent: list[Tensor | None], lengths: list[int], parts: list[MatrixPart], group: dist.ProcessGroup
 ) -> list[Tensor]:
     """Sends something to each rank of a group; gives what each sent here."""
-    like = parts[0].rows
+    like = parts[0].block
     chunks = [like.new_empty(0) if chunk is None else chunk for chunk in sent]
     received = like.new_empty(sum(lengths))
     dist.all_to_all_single(
@@ -144,12 +146,12 @@ def _among_copies(
     group: dist.ProcessGroup,
 ) -> list[Tensor]:
     """Gives all matrices' rows held here, each from the copy that computed it."""
-    like = parts[0].rows
+    like = parts[0].block
     by_copy = [
         [i for i, owner in enumerate(owners) if owner // count == copy]
         for copy in range(group.size())
     ]
-    lengths = [sum(parts[i].rows.numel() for i in some) for some in by_copy]
+    lengths = [sum(parts[i].block.numel() for i in some) for some in by_copy]
     longest = max(lengths)
     mine = like.new_zeros(longest)
     held = [solved[i].flatten() for i in by_copy[group.rank()]]
@@ -160,7 +162,7 @@ def _among_copies(
     dist.all_gather(every, mine, group=group)
     found: list[Tensor] = [like] * len(parts)
     for some, chunk, length in zip(by_copy, every, lengths, strict=True):
-        sizes = [parts[i].rows.numel() for i in some]
+        sizes = [parts[i].block.numel() for i in some]
         for i, piece in zip(some, chunk[:length].split(sizes), strict=True):
-            found[i] = piece.view_as(parts[i].rows)
+            found[i] = piece.view_as(parts[i].block)
     return found

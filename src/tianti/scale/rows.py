@@ -11,30 +11,22 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed._functional_collectives import all_gather_tensor_autograd
-from torch.distributed.device_mesh import init_device_mesh
 
 from tianti.model.attention import Attention, Columns
 from tianti.model.transformer import Transformer
-from tianti.scale.layout import Layout
-
-CONTEXT = "context"
+from tianti.scale.collectives import gathered
 
 
 class SharedRow:
     """The ranks that share the tokens of a row.
 
     Args:
-        layout: of all.
+        group: these ranks.
         device: that this rank computes on.
     """
 
-    def __init__(self, layout: Layout, device: torch.device):
-        mesh = init_device_mesh(
-            device.type, (layout.row_groups, layout.context), mesh_dim_names=("rows", CONTEXT)
-        )
-        self._group: dist.ProcessGroup = mesh.get_group(CONTEXT)
-        self._number, self._count = mesh.get_local_rank(CONTEXT), layout.context
+    def __init__(self, group: dist.ProcessGroup, device: torch.device):
+        self._group, self._number, self._count = group, group.rank(), group.size()
         self._device = device
         self._known: dict[int, Columns] = {}
 
@@ -57,4 +49,4 @@ class SharedRow:
                 module.gather = self._gathered
 
     def _gathered(self, part_BHTD: Tensor) -> Tensor:
-        return all_gather_tensor_autograd(part_BHTD.contiguous(), 2, self._group)
+        return gathered(part_BHTD, 2, self._group)

@@ -99,7 +99,8 @@ def take_part(
         seconds = os.environ.get(PATIENCE)
         timeout = datetime.timedelta(seconds=float(seconds)) if seconds else TIMEOUT
         join(place, device, timeout, store)
-        ranks = ManyRanks(Layout(**task["layout"]), device, task["settings"]["precision"])
+        precision, vocabulary = task["settings"]["precision"], task["model"]["vocab_size"]
+        ranks = ManyRanks(Layout(**task["layout"]), device, vocabulary, precision)
         return share(task, out, ranks, device)
     except RuntimeError as error:
         raise _understood(error, place, 0 if ranks is None else ranks.step) from error

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tianti.model.initialization import fill_whole
 from tianti.model.transformer import Transformer
 from tianti.progress import SILENT, Display
 from tianti.tokens.shards import TokenSplit
@@ -208,7 +209,7 @@ def start_from_bigrams(
     split: TokenSplit,
     seed: int,
     display: Display = SILENT,
-    fill: Callable[[Tensor, Tensor], object] = Tensor.copy_,
+    fill: Callable[[Transformer, str, Tensor], None] = fill_whole,
 ) -> None:
     """Sets embedding and output layer of an initialised network to what bigrams say.
 
@@ -217,10 +218,10 @@ def start_from_bigrams(
         split: tokens to count.
         seed: of all that is drawn.
         display: shows progress.
-        fill: puts values into a parameter.
+        fill: puts values into a parameter of that name.
     """
-    assert model.head is not None
+    assert not model.config.tied_embeddings
     table = count_bigrams(split, model.config.vocab_size)
     embedding, output = fit(table, model.config.width, seed, model.device, display)
-    fill(model.embedding.weight, embedding * EMBEDDING_RMS)
-    fill(model.head.weight, output)
+    fill(model, "embedding.weight", embedding * EMBEDDING_RMS)
+    fill(model, "head.weight", output)

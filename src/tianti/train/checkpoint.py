@@ -5,14 +5,14 @@ weights are averaged `average.safetensors`, and `state.json`, whose `files` hold
 of the others and whose `checksum` covers `state.json` itself.
 
 Where several ranks train, each writes what it holds, `model-00002.safetensors` and so on, and
-`state.json` says in `regions` which part of which tensor lies where. Whoever reads, on any number
+`state.json` says in `held` which part of which tensor lies where. Whoever reads, on any number
 of ranks, puts together what it wants: a checkpoint knows nothing of who goes on from it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tianti.files import (
     write_tensors,
 )
 from tianti.messages import tr
-from tianti.train.parts import Part, Region, read_parts
+from tianti.train.parts import Holding, Part, read_parts
 from tianti.train.ranks import ALONE, Ranks
 
 MODEL, OPTIMIZER, AVERAGE = "model", "optimizer", "average"
@@ -138,9 +138,9 @@ def save_checkpoint(
             _write_tensors(partial, checkpoint, part)
             if part is not None and part.number:
                 return final
-            regions = {} if part is None else part.gathered(partial, PATIENCE_SECONDS)
+            held = {} if part is None else part.gathered(partial, PATIENCE_SECONDS)
             values = {"state": asdict(checkpoint.state), "files": describe_files(partial)}
-            write_sealed(partial / STATE, values | ({"regions": regions} if regions else {}))
+            write_sealed(partial / STATE, values | ({"held": held} if held else {}))
             publish_folder(partial, final)
     except BaseException:
         if part is None or not part.number:
@@ -188,16 +188,20 @@ def step_of(path: Path) -> int:
 
 
 def load_checkpoint(
-    path: Path, regions: Mapping[str, Region] | None = None, share: tuple[int, int] = (0, 1)
+    path: Path,
+    holdings: Mapping[str, Holding] | None = None,
+    share: tuple[int, int] = (0, 1),
+    names: Set[str] | None = None,
 ) -> Checkpoint:
     """Reads one checkpoint.
 
     Args:
         path: its folder.
-        regions: what is wanted of some parameters, and of the optimizer's numbers for them; of all
+        holdings: what is wanted of some parameters, and of the optimizer's numbers for them; of all
             others, all.
         share: `(i, n)`: of its files' hashes every n-th from the i-th on is checked here; n ranks
             check all.
+        names: of what is wanted at all; everything when not given.
 
     Raises:
         Damaged: a file is missing, torn or altered; the error names it.
@@ -207,14 +211,15 @@ def load_checkpoint(
     values = read_sealed(path / STATE)
     try:
         state, files = TrainState(**values["state"]), values["files"]
-        where = values.get("regions", {})
+        where = values.get("held", {})
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(tr("file is damaged (not a checkpoint)"), where=path / STATE) from error
     check_files(path, files, hashes=False)
     check_files(path, dict(list(files.items())[share[0] :: share[1]]), hashes=True)
+    wanted = holdings or {}
     try:
         model, optimizer, average = (
-            read_parts(path, [name for name in files if _kind(name) == kind], where, regions or {})
+            read_parts(path, [file for file in files if _kind(file) == kind], where, wanted, names)
             for kind in (MODEL, OPTIMIZER, AVERAGE)
         )
     except SafetensorError as error:
@@ -247,7 +252,7 @@ def load_last_good(
             return None
         before, error, found = step, None, None
         try:
-            found = load_checkpoint(path, ranks.regions, (ranks.number, ranks.count))
+            found = load_checkpoint(path, ranks.holdings, (ranks.rank, ranks.world), ranks.held)
         except Damaged as damage:
             error = damage
         (bad,) = ranks.greatest(0 if error is None else 1)

@@ -155,6 +155,27 @@ class LayoutConfig(BaseModel):
     context: int = Field(
         1, ge=1, description="Devices that share the tokens of each row, which may be long (CP)."
     )
+    tensor: int = Field(
+        1,
+        ge=1,
+        description="Devices that share each product of a layer, and the tokens between products"
+        " (TP with sequence parallelism).",
+    )
+    pipeline: int = Field(
+        1, ge=1, description="Devices among which the layers are shared out (PP, 1F1B)."
+    )
+    stages: int = Field(
+        1,
+        ge=1,
+        description="Pieces into which the layers of each of these are cut; more wait less"
+        " (interleaved 1F1B).",
+    )
+    expert: int = Field(
+        1,
+        ge=1,
+        description="Devices, of those of shard, context and tensor, that share out the experts"
+        " (EP).",
+    )
 
 
 class TrainSettings(BaseModel):

@@ -8,11 +8,13 @@ arXiv:2502.16982, equation 4).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tianti.train.parts import Holding
 
 # Coefficients for five iterations, safety factor 2e-2, from the authors' reference table.
 POLAR_EXPRESS = (
@@ -73,35 +75,67 @@ def _through_gram(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MatrixPart:
-    """What a rank holds of a matrix that is to be orthogonalised.
+    """The block that a rank holds of a matrix that is to be orthogonalised.
 
     Args:
-        rows: some of its rows, perhaps none; `(rows, columns)`.
-        first: number of the first of them in the matrix.
+        block: some of its rows and columns, perhaps none.
+        first: number of the first of these rows in the matrix.
+        left: number of the first of these columns.
         height: rows of the whole matrix.
+        width: its columns.
     """
 
-    rows: Tensor
+    block: Tensor
     first: int
+    left: int
     height: int
+    width: int
+
+    @staticmethod
+    def whole(matrix: Tensor) -> MatrixPart:
+        """Gives the part that is all of a matrix."""
+        return MatrixPart(matrix, 0, 0, *matrix.shape)
+
+
+def parts_of(held: Tensor, splits: Sequence[int], holding: Holding) -> list[MatrixPart]:
+    """Gives what is held of each of the matrices fused into a parameter, as views.
+
+    Args:
+        held: what is held of the parameter, or of its update.
+        splits: row counts of the matrices.
+        holding: which part of the parameter it is.
+    """
+    parts, begin, width = [], 0, holding.whole[1]
+    for height in splits:
+        part = MatrixPart(held[:0], 0, 0, height, width)
+        for piece in holding.pieces:
+            low = max(begin, piece.start[0])
+            high = min(begin + height, piece.start[0] + piece.size[0])
+            if low < high:
+                at = piece.at + low - piece.start[0]
+                block = held[at : at + high - low]
+                part = MatrixPart(block, low - begin, piece.start[1], height, width)
+        parts.append(part)
+        begin += height
+    return parts
 
 
 def orthogonalize_parts(parts: list[MatrixPart]) -> list[Tensor]:
     """Orthogonalises matrices in place where each part is a whole one; those of one shape at once.
 
     Args:
-        parts: whole matrices, whose rows are overwritten.
+        parts: whole matrices, which are overwritten.
 
     Returns:
-        These rows.
+        These matrices.
     """
     shapes: dict[torch.Size, list[Tensor]] = {}
     for part in parts:
-        shapes.setdefault(part.rows.shape, []).append(part.rows)
+        shapes.setdefault(part.block.shape, []).append(part.block)
     for matrices in shapes.values():
         for matrix, made in zip(matrices, orthogonalize(torch.stack(matrices)), strict=True):
             matrix.copy_(made)
-    return [part.rows for part in parts]
+    return [part.block for part in parts]
 
 
 class Muon(torch.optim.Optimizer):
@@ -109,8 +143,8 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         groups: dictionaries with `params`; for each parameter, in `splits`, the row counts of the
-            matrices fused into it, which are orthogonalised apart, and, in `first_rows`, the number
-            of the first row held here where not all are.
+            matrices fused into it, which are orthogonalised apart, and, in `holdings`, which part
+            of it is held here; all of each when not given.
         dtype: that matrices are orthogonalised in; the iterations bear bfloat16 (Jordan et al.
             2024), in which some devices are many times as fast.
         lr: learning rate, on AdamW's scale.
@@ -129,7 +163,7 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype = torch.float32,
     ):
         for group in groups:
-            group.setdefault("first_rows", [0] * len(group["params"]))
+            group.setdefault("holdings", [Holding.all_of(tuple(p.shape)) for p in group["params"]])
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self._solve, self._dtype = solve, dtype
 
@@ -139,20 +173,16 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             targets: list[Tensor] = []
             parts: list[MatrixPart] = []
-            members = zip(group["params"], group["splits"], group["first_rows"], strict=True)
-            for parameter, splits, first in members:
+            members = zip(group["params"], group["splits"], group["holdings"], strict=True)
+            for parameter, splits, holding in members:
                 if parameter.grad is None:
                     continue
                 update = self._momentum(parameter, group["momentum"]).to(self._dtype)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                begin = -first
-                for height in splits:
-                    held = slice(max(begin, 0), max(begin + height, 0))
-                    targets.append(parameter[held])
-                    parts.append(MatrixPart(update[held], max(-begin, 0), height))
-                    begin += height
+                targets += [part.block for part in parts_of(parameter, splits, holding)]
+                parts += parts_of(update, splits, holding)
             for target, part, update in zip(targets, parts, self._solve(parts), strict=True):
-                longer = max(part.height, target.shape[1])
+                longer = max(part.height, part.width)
                 target.add_(update, alpha=-group["lr"] * ADAMW_RMS * longer**0.5)
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:

@@ -10,6 +10,7 @@ from tianti.model.initialization import weight_roles
 from tianti.model.transformer import Transformer
 from tianti.train.config import TrainSettings
 from tianti.train.muon import Muon
+from tianti.train.parts import Holding
 from tianti.train.ranks import ALONE, Ranks
 
 
@@ -30,8 +31,9 @@ class Optimizers:
         parameters: dict[str, Tensor] | None = None,
         ranks: Ranks = ALONE,
     ):
-        roles = weight_roles(model)
         parameters = parameters or dict(model.named_parameters())
+        # Of a network that is cut into stages each rank holds some weights alone.
+        roles = {n: role for n, role in weight_roles(model.config).items() if n in parameters}
         self._names = {id(parameter): name for name, parameter in parameters.items()}
         use_muon = settings.optimizer == "muon"
         hidden = [n for n, role in roles.items() if role.role == "hidden" and use_muon]
@@ -60,7 +62,7 @@ class Optimizers:
             group = {
                 "params": [parameters[n] for n in hidden],
                 "splits": [roles[n].splits for n in hidden],
-                "first_rows": [_first_row(ranks, n) for n in hidden],
+                "holdings": [_holding(ranks, n, parameters[n]) for n in hidden],
             }
             self.all.append(
                 Muon(
@@ -114,6 +116,5 @@ class Optimizers:
                         }
 
 
-def _first_row(ranks: Ranks, name: str) -> int:
-    region = ranks.regions.get(name)
-    return 0 if region is None else region.start[0]
+def _holding(ranks: Ranks, name: str, held: Tensor) -> Holding:
+    return ranks.holdings.get(name) or Holding.all_of(tuple(held.shape))

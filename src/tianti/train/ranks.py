@@ -6,16 +6,20 @@ these, and know nothing of how a network is laid out. `tianti.scale` has the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from tianti.model.attention import Columns
+from tianti.model.initialization import fill_whole
 from tianti.model.transformer import Transformer
+from tianti.objective.causal import CausalLoss, Rows
+from tianti.objective.linear_cross_entropy import VocabularyShare
+from tianti.train.loss import TrainLoss
 from tianti.train.muon import MatrixPart, orthogonalize_parts
-from tianti.train.parts import Part, Region
+from tianti.train.parts import Holding, Part
 
 
 class Ranks:
@@ -25,22 +29,27 @@ class Ranks:
         number: of this rank's rows among those that a batch is shared into.
         count: of those.
         rank: of this process among all.
+        world: how many processes there are.
         degrees: how many share what, by name; empty for one alone.
         first: this one says what all do, and writes what is written once.
-        regions: of the parameters held in part, by name.
+        holdings: which part is held here of the parameters held in part, by name.
+        held: names of all that is held here, where that is not all.
+        vocabulary: which rows of the output layer are computed here, where that is not all.
         step: that training is at.
     """
 
-    number, count, rank = 0, 1, 0
+    number, count, rank, world = 0, 1, 0, 1
     first = True
     degrees: Mapping[str, int] = MappingProxyType({})
     step = 0
-    regions: Mapping[str, Region] = MappingProxyType({})
+    holdings: Mapping[str, Holding] = MappingProxyType({})
+    held: frozenset[str] | None = None
+    vocabulary: VocabularyShare | None = None
 
     @property
     def alone(self) -> bool:
         """Tells whether there is nobody to agree with."""
-        return self.count == 1
+        return self.world == 1
 
     def part(self) -> Part | None:
         """Gives which part of a checkpoint this rank writes; None for all of it."""
@@ -61,9 +70,34 @@ class Ranks:
         return dict(model.named_parameters()) | model.routing_state()
 
     @torch.no_grad()
-    def fill(self, parameter: Tensor, values: Tensor) -> None:
-        """Fills what is held of a parameter with its part of the values of the whole."""
-        parameter.copy_(values)
+    def fill(self, model: Transformer, name: str, values: Tensor) -> None:
+        """Fills what is held of a parameter, if any, with its part of the values of the whole."""
+        fill_whole(model, name, values)
+
+    def add_gradients(
+        self, loss: TrainLoss, parts: list[Rows], total: int, between: Callable[[], None]
+    ) -> Tensor:
+        """Adds up the gradients of the parts of a batch; gives nats, summed, float64.
+
+        Args:
+            loss: of some rows.
+            parts: computed one after the other.
+            total: tokens that losses are divided by.
+            between: called between two of them.
+        """
+        nats = torch.zeros((), dtype=torch.float64, device=parts[0].ids_BT.device)
+        for number, rows in enumerate(parts):
+            if number:
+                between()
+            self.before_backward(last=number == len(parts) - 1)
+            found = loss(rows)
+            (found.total / total).backward()
+            nats += found.nats
+        return nats
+
+    def evaluate(self, loss: TrainLoss, rows: Rows) -> CausalLoss:
+        """Gives the loss of some rows without gradient."""
+        return loss(rows)
 
     def collect_gradients(self) -> None:
         """Has `grad` of what `lay_out` gave hold the gradient."""
@@ -78,12 +112,17 @@ class Ranks:
         """Has the network hold no more than its part after passes without gradient."""
 
     def total(self, value: Tensor) -> Tensor:
-        """Gives the sum of a tensor over the ranks that share a batch."""
+        """Gives the sum over the ranks that compute different tokens to the end."""
         return value
 
-    def gradient_norm(self, parameters: Iterable[Tensor]) -> Tensor:
+    def total_of_all(self, value: Tensor) -> Tensor:
+        """Gives the sum over all ranks."""
+        return value
+
+    def gradient_norm(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Gives the norm of the whole gradient."""
-        return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        gradients = [p.grad for p in parameters.values() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def greatest(self, *values: int) -> list[int]:
         """Gives for each value the greatest that any rank says."""

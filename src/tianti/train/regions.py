@@ -6,25 +6,14 @@ compile as there are layers (docs/experiments.md).
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
-import torch
-
 from tianti.model.transformer import Transformer
-from tianti.objective.linear_cross_entropy import chunk_loss
 
 
-def compile_regions(model: Transformer, loss: Any) -> Any:
+def compile_layers(model: Transformer) -> None:
     """Has the layers of a network compiled when they are first called.
 
     Args:
         model: the network; its weights and their names stay as they are.
-        loss: `causal_loss`, its settings given.
-
-    Returns:
-        The loss with each chunk of its output layer compiled too.
     """
     for layer in model.layers:
         layer.compile()
-    return functools.partial(loss, chunk=torch.compile(chunk_loss))

@@ -20,11 +20,18 @@ class RoutingBalance:
     """
 
     def __init__(self, model: Transformer, settings: TrainSettings, ranks: Ranks):
-        self._mixtures = list(model.mixtures().values())
+        shape = model.config
+        # Of a network that is cut into stages each rank has the experts of some layers alone.
+        self._mixtures = {
+            int(name.split(".")[1]) - shape.dense_layers: experts
+            for name, experts in model.mixtures().items()
+        }
         self._weight, self._rate, self._ranks = settings.balance_loss, settings.balance_rate, ranks
+        self._shape = shape.sparse_layers, shape.num_experts
+        self._device = model.device
 
     def __bool__(self) -> bool:
-        return bool(self._mixtures)
+        return self._shape[0] > 0
 
     def before_step(self, tokens: int) -> None:
         """Sets how the balance loss pulls at the scores.
@@ -32,7 +39,7 @@ class RoutingBalance:
         Args:
             tokens: that the loss of this step is divided by, before gradients are taken.
         """
-        for experts in self._mixtures:
+        for experts in self._mixtures.values():
             experts.pull.copy_(experts.load * (self._weight * len(experts.load) / tokens))
 
     @torch.no_grad()
@@ -45,22 +52,37 @@ class RoutingBalance:
         Returns:
             The load of the busiest expert of any layer against the average; None without experts.
         """
-        if not self._mixtures:
+        if not self:
             return None
-        counts = self._ranks.total(torch.stack([experts.counts for experts in self._mixtures]))
-        loads_LE = (counts.double() / counts.sum(dim=1, keepdim=True)).float()
-        for experts, load in zip(self._mixtures, loads_LE, strict=True):
+        counts = {layer: experts.counts for layer, experts in self._mixtures.items()}
+        counts_LE = self._of_all_layers(counts, torch.int64)
+        loads_LE = (counts_LE.double() / counts_LE.sum(dim=1, keepdim=True)).float()
+        for layer, experts in self._mixtures.items():
             experts.counts.zero_()
             if not kept:
                 continue
+            load = loads_LE[layer]
             experts.load.copy_(load)
             if experts.bias is not None:
                 experts.bias.add_((load.mean() - load).sign(), alpha=self._rate)
         return loads_LE.max().item() * loads_LE.shape[1]
 
     def loads(self) -> list[list[float]]:
-        """Gives for each layer with experts the share of the tokens that each got."""
-        return [_rounded(experts.load) for experts in self._mixtures]
+        """Gives for each layer with experts the share of the tokens that each got.
+
+        All ranks call it.
+        """
+        loads = {layer: experts.load.double() for layer, experts in self._mixtures.items()}
+        loads_LE = self._of_all_layers(loads, torch.float64)
+        # Several ranks hold the same.
+        return [_rounded(load) for load in loads_LE / loads_LE.sum(dim=1, keepdim=True)]
+
+    def _of_all_layers(self, held: dict[int, Tensor], dtype: torch.dtype) -> Tensor:
+        """Gives the sum over all ranks of what each has of some layers, `(layers, experts)`."""
+        found = torch.zeros(self._shape, dtype=dtype, device=self._device)
+        for layer, values in held.items():
+            found[layer] = values
+        return self._ranks.total_of_all(found)
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable
@@ -16,12 +15,11 @@ from torch import Tensor
 
 from tianti import interruption
 from tianti.allocator import keep_freed_memory
-from tianti.device import autocast
 from tianti.errors import UserError
 from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.model.transformer import Transformer
-from tianti.objective.causal import CausalLoss, causal_loss
+from tianti.objective.causal import Rows
 from tianti.progress import Display, Task
 from tianti.tokens.permutation import mix
 from tianti.tokens.stream import Batch, BatchStream
@@ -39,9 +37,10 @@ from tianti.train.config import TrainSettings
 from tianti.train.guard import Verdict, judge
 from tianti.train.integrity import IntegrityCheck
 from tianti.train.log import NoLog, TrainLog
+from tianti.train.loss import TrainLoss
 from tianti.train.optimizer import Optimizers
 from tianti.train.ranks import ALONE, Ranks
-from tianti.train.regions import compile_regions
+from tianti.train.regions import compile_layers
 from tianti.train.routing import RoutingBalance
 from tianti.train.saving import BackgroundSaver
 from tianti.train.schedule import Schedule
@@ -61,9 +60,6 @@ class _Abandoned(Exception):
 
     def __init__(self, number: int):
         self.number = number
-
-
-LossFunction = Callable[..., CausalLoss]
 
 
 @dataclass(frozen=True)
@@ -109,10 +105,9 @@ class Trainer:
         self.model, self.settings, self.data = model, settings, data
         self.out, self.display, self._begin = out, display, begin
         checkpoint_activations(model, settings.activation_checkpointing)
-        loss = functools.partial(
-            causal_loss, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss
-        )
-        self.loss: LossFunction = compile_regions(model, loss) if settings.compile else loss
+        if settings.compile:
+            compile_layers(model)
+        self.loss = TrainLoss(model, settings, ranks.vocabulary)
         self.parameters = ranks.lay_out(model, settings.seed)
         self.optimizers = Optimizers(model, settings, self.parameters, ranks)
         self.routing = RoutingBalance(model, settings, ranks)
@@ -294,7 +289,7 @@ class Trainer:
         if self.integrity is not None:
             self.integrity.before_step(step, lambda: self._gradients(batch))
         nats = self.ranks.total(self._gradients(batch))
-        whole_norm = self.ranks.gradient_norm(self.parameters.values())
+        whole_norm = self.ranks.gradient_norm(self.parameters)
         # A GPU is still at work on what it was told: the one time a step waits for it comes after.
         self._batch(step + 1)
         loss, norm = torch.stack((nats, whole_norm.double())).tolist()
@@ -351,29 +346,22 @@ class Trainer:
             torch.manual_seed(mix(key ^ self.ranks.rank << 40) >> 1)
         # All labels of a step are supervised, and all ranks have as many.
         total = batch.labels.size * self.ranks.count
-        nats = torch.zeros((), dtype=torch.float64, device=self.model.device)
         rows = self.settings.micro_batch_rows
-        for start in range(0, len(batch.ids), rows):
-            if start:
-                self._heed_a_request()
-            self.ranks.before_backward(last=start + rows >= len(batch.ids))
-            part = self._loss_of_rows(batch, start, rows)
-            (part.total / total).backward()
-            nats += part.nats
+        parts = [self._rows(batch, start, rows) for start in range(0, len(batch.ids), rows)]
+        nats = self.ranks.add_gradients(self.loss, parts, total, self._heed_a_request)
         self.ranks.collect_gradients()
         return nats / total
 
-    def _loss_of_rows(self, batch: Batch, start: int, rows: int) -> CausalLoss:
+    def _rows(self, batch: Batch, start: int, count: int) -> Rows:
         device = self.model.device
         ids, labels, segments = (
-            torch.from_numpy(array[start : start + rows]).to(device)
+            torch.from_numpy(array[start : start + count]).to(device)
             for array in (batch.ids, batch.labels, batch.segments)
         )
         columns = self.ranks.columns(ids.shape[1])
         if columns is not None:
             ids, labels = ids[:, columns.here], labels[:, columns.here]
-        with autocast(device, self.settings.precision):
-            return self.loss(self.model, ids, labels, segments, columns=columns)
+        return Rows(ids, labels, segments, columns)
 
     def _skip_bad_step(self, verdict: Verdict) -> None:
         self.state.skipped_steps += 1
@@ -477,8 +465,8 @@ class Trainer:
             counted = token_bytes[labels]
             # Special tokens stand for no bytes: neither their loss nor their bytes count.
             masked = np.where(counted.numpy() > 0, batch.labels, -100)
-            part = self._loss_of_rows(Batch(batch.ids, masked, batch.segments), 0, len(batch.ids))
-            nats += part.nats.item()
+            rows = self._rows(Batch(batch.ids, masked, batch.segments), 0, len(batch.ids))
+            nats += self.ranks.evaluate(self.loss, rows).nats.item()
             columns = self.ranks.columns(labels.shape[1])
             here = counted if columns is None else counted[:, columns.here.cpu()]
             num_bytes += here.sum().item()
