@@ -98,8 +98,8 @@ class ManyRanks(Ranks):
             self._row.lay_over(model)
         if self._pipeline is not None:
             self._pipeline.lay_over(model)
-        self._cut_weights(model)
-        model.to_empty(device=self.device)
+        for stage in self._cut_weights(model):
+            stage.to_empty(device=self.device)
         model.fill_buffers()
         for name, parameter in model.named_parameters():
             assert isinstance(parameter, DTensor)
@@ -117,9 +117,11 @@ class ManyRanks(Ranks):
         self.held = frozenset(found)
         return found
 
-    def _cut_weights(self, model: Transformer) -> None:
-        """Has FSDP2 cut the weights of each layer, and of what is at the ends."""
-        stages = [model] if self._pipeline is None else list(self._pipeline.stages.values())
+    def _cut_weights(self, model: Transformer) -> list[Transformer]:
+        """Has FSDP2 cut the weights of each layer, and of what is at the ends; gives the stages."""
+        stages: list[Transformer] = [model]
+        if self._pipeline is not None:
+            stages = list(self._pipeline.stages.values())
         # Where nothing is cut, nothing need be put together again for the backward pass; a stage
         # has many micro-batches under way, which would each put it together again.
         apart = self.layout.cut > 1 and self._pipeline is None
@@ -135,12 +137,12 @@ class ManyRanks(Ranks):
                 fully_shard(layer, **options)
             # The output layer is used after the forward pass of the whole.
             fully_shard(stage, **options | {"reshard_after_forward": False})
-        roots: list[torch.nn.Module] = [*stages]
-        self._cut = [m for root in roots for m in root.modules() if isinstance(m, FSDPModule)]
+        self._cut = [m for stage in stages for m in stage.modules() if isinstance(m, FSDPModule)]
         for module in self._cut:
             # Losses are divided by the tokens of the whole batch: gradients are sums.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+        return stages
 
     def part(self) -> Part | None:
         """Gives which part of a checkpoint this rank writes: of copies the first alone writes."""
