@@ -37,7 +37,7 @@ check: $(VENV)/.installed-dev
 
 ## The long form of the fault tests.
 faults: $(VENV)/.installed-dev
-	@TIANTI_FAULTS=10 TIANTI_TRAIN_KILLS=500 TIANTI_DAMAGES=1000 TIANTI_DISK_FAULTS=50 \
+	@TIANTI_FAULTS=10 TIANTI_LAYOUTS=all TIANTI_TRAIN_KILLS=500 TIANTI_DAMAGES=1000 TIANTI_DISK_FAULTS=50 \
 		TIANTI_CORPUS_FAULTS=30 TIANTI_MUTATIONS=10000 $(BIN)/python -m pytest tests/faults tests/distributed
 
 ## docs/results.md from the worked recipes (3 minutes each; TIANTI_DATA names the data).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.model.test_experts import SIGMOID
+from tests.model.test_experts import SIGMOID, SOFTMAX
 from tests.train.test_trainer import trainer
 from tests.train.training_data import write_splits
 from tianti.errors import Damaged
@@ -22,23 +23,85 @@ from tianti.train.trainer import CHECKPOINTS, LOG
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS = {
-    2: [{"shard": 2}, {"replicate": 2}, {"context": 2}],
-    4: [{"shard": 4}, {"replicate": 2, "shard": 2}, {"context": 2, "shard": 2}],
-    8: [{"replicate": 2, "shard": 4}, {"replicate": 2, "shard": 2, "context": 2}],
+    2: [
+        ({"shard": 2}, ("muon",)),
+        ({"replicate": 2}, ("muon",)),
+        ({"context": 2}, ("muon",)),
+        ({"tensor": 2}, ("adamw",)),
+        ({"pipeline": 2}, ("experts",)),
+        ({"pipeline": 2, "stages": 2}, ("deep",)),
+        ({"shard": 2, "expert": 2}, ("experts-muon",)),
+    ],
+    4: [
+        ({"context": 2, "shard": 2}, ("muon",)),
+        ({"tensor": 2, "shard": 2}, ("muon", "experts-muon")),
+        ({"pipeline": 2, "shard": 2}, ("adamw",)),
+        ({"shard": 4, "expert": 2}, ("experts-muon",)),
+    ],
+    8: [({"tensor": 2, "pipeline": 2, "shard": 2}, ("adamw",))],
 }
+# The long form, of `make faults`.
+MORE = {
+    2: [
+        ({"shard": 2}, ("experts", "adamw")),
+        ({"replicate": 2}, ("experts", "adamw")),
+        ({"context": 2}, ("experts", "adamw")),
+        ({"tensor": 2}, ("muon", "experts", "experts-muon")),
+        ({"pipeline": 2}, ("muon", "adamw", "experts-muon")),
+        ({"shard": 2, "expert": 2}, ("experts",)),
+    ],
+    4: [
+        ({"shard": 4}, ("muon", "experts", "adamw")),
+        ({"replicate": 2, "shard": 2}, ("muon", "experts", "adamw")),
+        ({"context": 2, "shard": 2}, ("experts", "adamw")),
+        ({"context": 2, "shard": 2, "expert": 2}, ("experts-muon",)),
+        ({"tensor": 2, "shard": 2}, ("experts", "adamw")),
+        ({"tensor": 2, "shard": 2, "expert": 2}, ("experts-muon",)),
+        ({"tensor": 2, "context": 2}, ("muon", "experts", "deep")),
+        ({"tensor": 2, "replicate": 2}, ("muon", "experts")),
+        ({"tensor": 2, "pipeline": 2}, ("muon", "experts")),
+        ({"pipeline": 2, "shard": 2}, ("muon", "experts", "experts-muon")),
+        ({"pipeline": 2, "shard": 2, "stages": 2}, ("deep",)),
+    ],
+    8: [
+        ({"replicate": 2, "shard": 4}, ("muon", "experts", "adamw")),
+        ({"replicate": 2, "shard": 2, "context": 2}, ("muon", "experts", "adamw")),
+        ({"tensor": 2, "pipeline": 2, "shard": 2}, ("muon", "experts")),
+        ({"tensor": 2, "pipeline": 2, "shard": 2, "expert": 2}, ("experts",)),
+        ({"replicate": 2, "pipeline": 2, "shard": 2, "expert": 2}, ("experts-muon",)),
+        ({"context": 2, "pipeline": 2, "stages": 2, "tensor": 2}, ("deep",)),
+    ],
+}
+if os.environ.get("TIANTI_LAYOUTS") == "all":
+    LAYOUTS = {count: LAYOUTS[count] + MORE[count] for count in LAYOUTS}
 UNTIED = {"tied_embeddings": False}
 VARIANTS = {
     "muon": ({}, {"micro_batch_rows": 1}),
-    "experts": (SIGMOID, {"optimizer": "adamw", "balance_rate": 0.01}),
-    "adamw": (UNTIED, {"optimizer": "adamw", "average": 0.9, "decay_embeddings": False}),
+    "experts": (SIGMOID, {"optimizer": "adamw", "balance_rate": 0.01, "micro_batch_rows": 1}),
+    "experts-muon": (SOFTMAX, {"balance_loss": 0.1}),
+    "adamw": (
+        UNTIED,
+        {
+            "optimizer": "adamw",
+            "average": 0.9,
+            "decay_embeddings": False,
+            "label_smoothing": 0.1,
+            "z_loss": 1e-3,
+            "micro_batch_rows": 1,
+        },
+    ),
+    "deep": (
+        UNTIED | {"depth": 4},
+        {"optimizer": "adamw", "micro_batch_rows": 1, "activation_checkpointing": "full"},
+    ),
 }
-COMMON = {"batch_rows": 8, "budget": "20 steps", "validate_every": 5}
+COMMON = {"batch_rows": 4, "budget": "20 steps", "validate_every": 5}
 # A training that four processes left in the middle, and what goes on with it.
 BROKEN_OFF, SAVED = 9, {"save_every": 1e-9, "keep_checkpoints": 2}
 GOES_ON = {
     2: {"replicate": 2},
     4: {"shard": 2, "context": 2},
-    8: {"shard": 8},
+    8: {"shard": 2, "tensor": 2, "pipeline": 2},
 }
 # What Muon makes of rounding shows in the norm first: 1 × 8 and 8 × 1 rows differ by 5e-6 in it.
 TOLERATED = {"loss": 1e-5, "validation_bits_per_byte": 1e-5, "grad_norm": 1e-4}
@@ -49,7 +112,7 @@ def start(processes: int, cases: list[dict], folder: Path) -> subprocess.Complet
     file.write_text(json.dumps(cases))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "-m", "tests.distributed.training", str(file)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +160,8 @@ def finished(request, splits, broken_off, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"world-{request.param}")
     cases = [
         case_of(splits, folder / name_of(layout) / variant, layout, variant)
-        for layout in LAYOUTS[request.param]
-        for variant in VARIANTS
+        for layout, variants in LAYOUTS[request.param]
+        for variant in variants
     ]
     went_on = folder / "went-on" / "muon"
     shutil.copytree(broken_off, went_on)

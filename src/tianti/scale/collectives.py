@@ -1,25 +1,56 @@
-"""Collectives with gradients, by the names that this version of PyTorch has for them."""
+"""Collectives with gradients."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import _functional_collectives as functional
-
-# Named `…_tensor_autograd` before PyTorch 2.13.
-_gather = getattr(functional, "all_gather_single_autograd", None) or (
-    functional.all_gather_tensor_autograd
-)
-_scatter = getattr(functional, "reduce_scatter_single_autograd", None) or (
-    functional.reduce_scatter_tensor_autograd
-)
 
 
 def gathered(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
     """Gives the parts of all ranks one after the other; backward, gradients are added up."""
-    return _gather(x.contiguous(), dimension, group)
+    return _Gathered.apply(x, dimension, group)
 
 
 def scattered(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
     """Gives this rank's part of the sum over all; backward, the gradients of all parts."""
-    return _scatter(x.contiguous(), "sum", dimension, group)
+    return _Scattered.apply(x, dimension, group)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
+        ctx.dimension, ctx.group = dimension, group
+        return _gather(x, dimension, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _scatter(gradient, ctx.dimension, ctx.group), None, None
+
+
+class _Scattered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
+        ctx.dimension, ctx.group = dimension, group
+        return _scatter(x, dimension, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _gather(gradient, ctx.dimension, ctx.group), None, None
+
+
+def _gather(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
+    count = group.size()
+    every = x.new_empty(count * x.shape[0], *x.shape[1:])
+    dist.all_gather_into_tensor(every, x.contiguous(), group=group)
+    return every if dimension == 0 else torch.cat(every.chunk(count), dim=dimension)
+
+
+def _scatter(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
+    count = group.size()
+    parts = x.contiguous() if dimension == 0 else torch.cat(x.chunk(count, dim=dimension))
+    mine = parts.new_empty(parts.shape[0] // count, *parts.shape[1:])
+    dist.reduce_scatter_tensor(mine, parts, group=group)
+    return mine

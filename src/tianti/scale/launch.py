@@ -96,7 +96,7 @@ def settled_task(
         UserError: so many processes cannot do it.
     """
     settled = settle(layout, processes, per_machine)
-    refuse_nonsense(settled, config.settings.batch_rows, config.model.context)
+    refuse_nonsense(settled, config.model, config.settings)
     refuse_what_cannot_fit(config, settled, per_machine)
     display.say(
         tr("{processes} processes: {layout}", processes=processes, layout=settled.describe()), "dim"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tianti.errors import UserError
 from tianti.messages import tr
-from tianti.train.config import LayoutConfig
+from tianti.model.config import TransformerConfig
+from tianti.train.config import LayoutConfig, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -132,37 +133,149 @@ def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
     return layout
 
 
-def refuse_nonsense(layout: Layout, batch_rows: int, context: int) -> None:
+def refuse_nonsense(layout: Layout, shape: TransformerConfig, settings: TrainSettings) -> None:
     """Refuses what cannot be trained in this layout, before anything is begun.
 
     Args:
         layout: the layout.
-        batch_rows: rows of a step.
-        context: tokens of a row.
+        shape: the network.
+        settings: of training.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot; the error names the setting to change.
     """
-    if context % (2 * layout.context):
+    _refuse_tokens(layout, shape.context)
+    _refuse_rows(layout, settings, shape.context)
+    if layout.tensor > 1:
+        _refuse_products(layout.tensor, shape)
+    if layout.pipeline > 1:
+        _refuse_stages(layout, settings, shape.depth)
+    elif layout.stages > 1:
+        raise UserError(
+            tr("stages are pieces of a pipeline, and there is none"),
+            where="layout.stages",
+            remedy=tr("Set layout.pipeline too, or leave it out"),
+        )
+    _refuse_experts(layout, shape)
+
+
+def _refuse_tokens(layout: Layout, context: int) -> None:
+    # Two pieces of a row for each who shares it, and of these some tokens for each product's parts.
+    pieces = 2 * layout.context * layout.tensor if layout.context > 1 else layout.tensor
+    if context % pieces:
+        degree = "context" if layout.context > 1 else "tensor"
         raise UserError(
             tr(
                 "{tokens} tokens of a row cannot be shared evenly by {parts} devices",
                 tokens=context,
-                parts=layout.context,
+                parts=layout.context * layout.tensor,
             ),
-            where="layout.context",
-            remedy=tr("model.context must be a multiple of {number}", number=2 * layout.context),
+            where=f"layout.{degree}",
+            remedy=tr("model.context must be a multiple of {number}", number=pieces),
         )
-    if batch_rows % layout.row_groups:
-        upper = batch_rows + -batch_rows % layout.row_groups
+
+
+def _refuse_rows(layout: Layout, settings: TrainSettings, context: int) -> None:
+    rows = settings.batch_rows
+    if rows % layout.row_groups:
+        upper = rows + -rows % layout.row_groups
         raise UserError(
             tr(
                 "{rows} rows of a step cannot be shared evenly by {parts} devices",
-                rows=batch_rows,
+                rows=rows,
                 parts=layout.row_groups,
             ),
             where="train.batch_tokens",
             remedy=tr(
                 "Set train.batch_tokens={tokens}, or take fewer devices", tokens=upper * context
             ),
+        )
+
+
+def _refuse_products(tensor: int, shape: TransformerConfig) -> None:
+    shared = {
+        "model.num_heads": shape.num_heads,
+        "model.num_kv_heads": shape.num_kv_heads,
+        "model.mlp_width": shape.mlp_width if shape.sparse_layers < shape.depth else tensor,
+        "model.expert_width": shape.shared_experts * shape.expert_width,
+    }
+    for name, value in shared.items():
+        if value % tensor:
+            raise UserError(
+                tr(
+                    "{name} is {value}, which {parts} devices cannot share evenly",
+                    name=name,
+                    value=value,
+                    parts=tensor,
+                ),
+                where="layout.tensor",
+                remedy=tr("Choose a divisor of it"),
+            )
+    if (tensor - 1) * -(-shape.vocab_size // tensor) >= shape.vocab_size:
+        raise UserError(
+            tr(
+                "a vocabulary of {size} leaves nothing for some of {parts} devices",
+                size=shape.vocab_size,
+                parts=tensor,
+            ),
+            where="layout.tensor",
+            remedy=tr("Take fewer"),
+        )
+
+
+def _refuse_stages(layout: Layout, settings: TrainSettings, depth: int) -> None:
+    stages = layout.pipeline * layout.stages
+    if stages > depth:
+        raise UserError(
+            tr("{stages} stages are more than {depth} layers", stages=stages, depth=depth),
+            where="layout.pipeline" if layout.stages == 1 else "layout.stages",
+            remedy=tr("Take fewer, or a deeper network"),
+        )
+    rows = settings.batch_rows // layout.row_groups
+    at_once = min(settings.micro_batch_rows, rows)
+    micro_batches = rows // at_once
+    if rows % at_once or not _fills(micro_batches, layout):
+        good = [n for n in range(rows, 0, -1) if rows % n == 0 and _fills(rows // n, layout)]
+        raise UserError(
+            tr(
+                "{rows} rows, {at_once} at once, are no work for {stages} stages",
+                rows=rows,
+                at_once=at_once,
+                stages=stages,
+            ),
+            where="train.micro_batch_rows",
+            remedy=tr("Set train.micro_batch_rows={rows}", rows=good[0])
+            if good
+            else tr("Set train.batch_tokens to {times} times as much", times=-(-layout.pipeline // rows)),
+        )
+
+
+def _fills(micro_batches: int, layout: Layout) -> bool:
+    """Tells whether so many micro-batches can pass through the stages."""
+    return micro_batches >= layout.pipeline and (
+        layout.stages == 1 or micro_batches % layout.pipeline == 0
+    )
+
+
+def _refuse_experts(layout: Layout, shape: TransformerConfig) -> None:
+    devices = layout.cut * layout.tensor
+    if layout.expert > 1 and (not shape.num_experts or shape.num_experts % layout.expert):
+        raise UserError(
+            tr(
+                "{experts} experts cannot be shared out evenly among {parts} devices",
+                experts=shape.num_experts,
+                parts=layout.expert,
+            ),
+            where="layout.expert",
+            remedy=tr("Choose a divisor of model.num_experts"),
+        )
+    if devices % layout.expert:
+        raise UserError(
+            tr(
+                "{parts} who share out experts are no divisor of shard × context × tensor, {devices}",
+                parts=layout.expert,
+                devices=devices,
+            ),
+            where="layout.expert",
+            remedy=tr("Choose a divisor of it"),
         )
