@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 
-from tests.conftest import tiny_recipe
+from tests.conftest import tiny_config, tiny_recipe
 from tests.train.test_optimizers import settings
 from tianti.errors import UserError
 from tianti.files import read_json
@@ -292,10 +292,10 @@ def test_a_layout_for_other_devices_is_refused(config):
 
 
 def test_rows_that_cannot_be_shared_are_refused_before_anything_starts(config, inputs, tmp_path):
-    refuse_nonsense(Layout(2, 2), 8, context=64)
-    refuse_nonsense(Layout(2, 1, 4), 2, context=64)
+    refuse_nonsense(Layout(2, 2), tiny_config(), settings(batch_rows=8))
+    refuse_nonsense(Layout(2, 1, 4), tiny_config(), settings(batch_rows=2))
     with pytest.raises(UserError, match=r"60 tokens .* by 4 devices\. model\.context must"):
-        refuse_nonsense(Layout(1, 1, 4), 2, context=60)
+        refuse_nonsense(Layout(1, 1, 4), tiny_config(context=60), settings(batch_rows=2))
     odd = replace(config, settings=config.settings.model_copy(update={"batch_rows": 9}))
     with pytest.raises(UserError, match=r"9 rows .* by 2 devices\. Set train\.batch_tokens=640"):
         train_on_many(odd, LayoutConfig(), 2, inputs, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ LLAMA_8B = TransformerConfig(
     context=8192,
     tied_embeddings=False,
 )
+MIXTURE = replace(LLAMA_8B, num_experts=128, experts_per_token=8, expert_width=1024)
 
 
 def adamw(rows=64, **changes):
@@ -129,28 +131,40 @@ def test_published_throughput_is_foretold_within_a_fifth(
 
 
 @pytest.mark.parametrize("count", [1, 6, 8, 64])
-def test_layouts_are_all_products_that_give_the_number(count):
-    found = layouts(count, 8192)
-    divisors = [n for n in range(1, count + 1) if count % n == 0]
+@pytest.mark.parametrize("shape", [LLAMA_8B, MIXTURE], ids=["dense", "experts"])
+def test_layouts_are_all_products_that_give_the_number(count, shape):
+    found = layouts(count, shape, per_machine=8)
+    assert len(set(found)) == len(found)
+    assert all(one.devices == count for one in found)
+    degrees = [n for n in range(1, count + 1) if count % n == 0]
     wanted = {
-        (count // shard // context, shard, context)
-        for context in divisors
-        for shard in divisors
-        if count % (shard * context) == 0 and (context == 1 or 8192 % (2 * context) == 0)
+        (count // shard // context // tensor // pipeline, shard, context, tensor, pipeline)
+        for pipeline, tensor, context, shard in itertools.product(degrees, repeat=4)
+        if count % (pipeline * tensor * context * shard) == 0
+        # 8 heads of keys and values, 8 devices in a machine, 32 layers; tokens not too few.
+        and 8 % tensor == 0
+        and pipeline <= 32
+        and context <= 8
+        and (context == 1 or 8192 % (2 * context * tensor) == 0)
     }
-    assert {(one.replicate, one.shard, one.context) for one in found} == wanted
-    assert len(found) == len(wanted)
+    seen = {(o.replicate, o.shard, o.context, o.tensor, o.pipeline) for o in found}
+    assert seen == wanted
+    for one in found:
+        assert one.stages == 1 or one.pipeline * one.stages <= 32
+        assert one.expert == 1 or (shape.num_experts % one.expert == 0)
+    if count == 64:
+        assert {one.stages for one in found} == {1, 2, 4}
+        assert {one.expert for one in found} == ({1} if shape is LLAMA_8B else {1, 2, 4, 8, 16, 32, 64})
 
 
 def test_what_is_planned_can_be_trained():
     for one in plan_layouts(LLAMA_8B, adamw(48), 64, H100):
-        shared = one.estimate.work
-        refuse_nonsense(shared.layout, shared.settings.batch_rows, LLAMA_8B.context)
+        refuse_nonsense(one.estimate.work.layout, LLAMA_8B, one.estimate.work.settings)
 
 
 def test_devices_that_are_more_than_rows_share_these():
     choices = plan_layouts(LLAMA_8B, adamw(8), 64, H100)
-    assert all(one.estimate.work.layout.context >= 8 for one in choices)
+    assert all(one.estimate.work.layout.row_groups <= 8 for one in choices)
     long = replace(LLAMA_8B, context=131_072)
     alone, shared = (
         estimate(work(layout, rows=8, shape=long), H100).memory.activations
@@ -188,7 +202,7 @@ def test_where_nothing_fits_it_says_what_would():
     choices = plan_layouts(LLAMA_8B, adamw(), 2, small)
     assert not choices[0].estimate.fits
     assert "GiB" in choices[0].why
-    assert "16 of these devices" in what_would_fit(LLAMA_8B, adamw(), 2, small)
+    assert "8 of these devices" in what_would_fit(LLAMA_8B, adamw(), 2, small)
     huge = replace(LLAMA_8B, width=65_536, num_heads=512, mlp_width=229_376)
     assert "However many" in what_would_fit(huge, adamw(), 2, small)
 

@@ -93,6 +93,21 @@ ONE_DEVICE = Layout()
 _AS_SAID = ("context", "tensor", "pipeline", "stages", "expert")
 
 
+def stage_layers(depth: int, stages: int) -> list[range]:
+    """Gives the layers of each stage; the first and the last, which have more to do, no more.
+
+    Args:
+        depth: number of all layers.
+        stages: number of stages.
+    """
+    least, over = divmod(depth, stages)
+    # The middle is as wide as there are layers over; what does not fit there goes to the ends.
+    order = sorted(range(stages), key=lambda i: (min(i, stages - 1 - i) == 0, i))
+    sizes = [least + (order.index(i) < over) for i in range(stages)]
+    ends = [sum(sizes[: i + 1]) for i in range(stages)]
+    return [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
 def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
     """Gives the layout for so many devices.
 
@@ -144,10 +159,8 @@ def refuse_nonsense(layout: Layout, shape: TransformerConfig, settings: TrainSet
     Raises:
         UserError: it cannot; the error names the setting to change.
     """
-    _refuse_tokens(layout, shape.context)
+    _refuse_shape(layout, shape)
     _refuse_rows(layout, settings, shape.context)
-    if layout.tensor > 1:
-        _refuse_products(layout.tensor, shape)
     if layout.pipeline > 1:
         _refuse_stages(layout, settings, shape.depth)
     elif layout.stages > 1:
@@ -156,6 +169,21 @@ def refuse_nonsense(layout: Layout, shape: TransformerConfig, settings: TrainSet
             where="layout.stages",
             remedy=tr("Set layout.pipeline too, or leave it out"),
         )
+
+
+def is_possible(layout: Layout, shape: TransformerConfig) -> bool:
+    """Tells whether a network can be laid out so."""
+    try:
+        _refuse_shape(layout, shape)
+    except UserError:
+        return False
+    return layout.pipeline * layout.stages <= shape.depth
+
+
+def _refuse_shape(layout: Layout, shape: TransformerConfig) -> None:
+    _refuse_tokens(layout, shape.context)
+    if layout.tensor > 1:
+        _refuse_products(layout.tensor, shape)
     _refuse_experts(layout, shape)
 
 
@@ -234,8 +262,8 @@ def _refuse_stages(layout: Layout, settings: TrainSettings, depth: int) -> None:
     rows = settings.batch_rows // layout.row_groups
     at_once = min(settings.micro_batch_rows, rows)
     micro_batches = rows // at_once
-    if rows % at_once or not _fills(micro_batches, layout):
-        good = [n for n in range(rows, 0, -1) if rows % n == 0 and _fills(rows // n, layout)]
+    if rows % at_once or not fills(micro_batches, layout):
+        good = [n for n in range(rows, 0, -1) if rows % n == 0 and fills(rows // n, layout)]
         raise UserError(
             tr(
                 "{rows} rows, {at_once} at once, are no work for {stages} stages",
@@ -250,8 +278,8 @@ def _refuse_stages(layout: Layout, settings: TrainSettings, depth: int) -> None:
         )
 
 
-def _fills(micro_batches: int, layout: Layout) -> bool:
-    """Tells whether so many micro-batches can pass through the stages."""
+def fills(micro_batches: int, layout: Layout) -> bool:
+    """Tells whether so many micro-batches are enough to pass through the stages."""
     return micro_batches >= layout.pipeline and (
         layout.stages == 1 or micro_batches % layout.pipeline == 0
     )

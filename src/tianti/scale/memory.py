@@ -8,8 +8,6 @@ from tianti.objective.chunks import GPU_CHUNK_LOGITS
 from tianti.scale.work import Work
 
 GIB = 2**30
-# Chunks of layers that each stage of a pipeline holds (Narayanan et al. 2021, arXiv:2104.04473).
-INTERLEAVED = 2
 # What is allocated and in no piece large enough for what is asked for.
 FRAGMENTATION = 0.04
 # CUDA's context and NCCL's buffers.
@@ -63,8 +61,7 @@ def memory_of(work: Work, kind: str) -> Memory:
     float8 = work.settings.float8
     kept = work.micro_tokens * work.stage_layers * kept_bytes(work, work.checkpointing, 2, float8)
     if layout.pipeline > 1:
-        in_flight = min(work.micro_batches, layout.pipeline)
-        kept *= in_flight * (1 + (layout.pipeline - 1) / (layout.pipeline * INTERLEAVED))
+        kept *= work.in_flight
     # The layer at work, where it is computed again.
     again = 0.0
     if work.checkpointing != "off":
@@ -127,6 +124,9 @@ def _gathered(work: Work, each: int) -> float:
     """
     whole, hidden = work.stage_parameters()
     ends = whole - hidden
+    if work.layout.pipeline > 1:
+        # Put together, and with gradients of their own, from the first micro-batch to the last.
+        return whole * (each + 4)
     if work.layout.cut > 1:
         # Two layers ahead of the work, one layer's gradients before they are added up, and the
         # ends, which stay whole.

@@ -46,13 +46,21 @@ class ManyRanks(Ranks):
         device: that this rank computes on; the process group is joined.
         vocabulary: size of it.
         precision: of products; see `tianti.device.product_dtype`.
+        rounded: weights travel in that precision; on a GPU when not given.
     """
 
     def __init__(
-        self, layout: Layout, device: torch.device, vocabulary: int, precision: str = "auto"
+        self,
+        layout: Layout,
+        device: torch.device,
+        vocabulary: int,
+        precision: str = "auto",
+        rounded: bool | None = None,
     ):
         self.layout, self.device = layout, device
         self._dtype = product_dtype(device, precision)
+        # On a CPU autocast rounds, one layer after the other.
+        self._rounded = device.type == "cuda" if rounded is None else rounded
         self.groups = groups = Groups(layout, device)
         self.degrees = layout.degrees()
         self.rank, self.world = dist.get_rank(), layout.devices
@@ -117,17 +125,20 @@ class ManyRanks(Ranks):
         self.held = frozenset(found)
         return found
 
+    @property
+    def stages(self) -> list[Transformer]:
+        """Gives the parts of the network that are here, each with layers that follow each other."""
+        assert self._model is not None
+        return [self._model] if self._pipeline is None else list(self._pipeline.stages.values())
+
     def _cut_weights(self, model: Transformer) -> list[Transformer]:
         """Has FSDP2 cut the weights of each layer, and of what is at the ends; gives the stages."""
-        stages: list[Transformer] = [model]
-        if self._pipeline is not None:
-            stages = list(self._pipeline.stages.values())
+        stages = self.stages
         # Where nothing is cut, nothing need be put together again for the backward pass; a stage
         # has many micro-batches under way, which would each put it together again.
         apart = self.layout.cut > 1 and self._pipeline is None
         options: dict[str, Any] = {"mesh": self.groups.dense, "reshard_after_forward": apart}
-        # On a CPU autocast rounds, one layer after the other.
-        if self.device.type == "cuda" and self._dtype == torch.bfloat16:
+        if self._rounded and self._dtype == torch.bfloat16:
             options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
         for stage in stages:
             for layer in stage.layers:

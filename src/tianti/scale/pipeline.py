@@ -18,23 +18,8 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleIn
 from tianti.model.attention import Columns
 from tianti.model.transformer import Transformer
 from tianti.objective.causal import CausalLoss, Rows
-from tianti.scale.layout import Layout
+from tianti.scale.layout import Layout, stage_layers
 from tianti.train.loss import TrainLoss
-
-
-def stage_layers(depth: int, stages: int) -> list[range]:
-    """Gives the layers of each stage; the first and the last, which have more to do, no more.
-
-    Args:
-        depth: number of all layers.
-        stages: number of stages.
-    """
-    least, over = divmod(depth, stages)
-    # The middle is as wide as there are layers over; what does not fit there goes to the ends.
-    order = sorted(range(stages), key=lambda i: (min(i, stages - 1 - i) == 0, i))
-    sizes = [least + (order.index(i) < over) for i in range(stages)]
-    ends = [sum(sizes[: i + 1]) for i in range(stages)]
-    return [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 class Stage(Transformer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from tianti.errors import UserError
@@ -10,7 +11,7 @@ from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.scale.estimate import Estimate, estimate
 from tianti.scale.hardware import Device
-from tianti.scale.layout import Layout
+from tianti.scale.layout import Layout, fills, is_possible
 from tianti.scale.memory import GIB
 from tianti.scale.work import Work
 from tianti.train.config import TrainSettings
@@ -19,6 +20,7 @@ from tianti.units import format_count
 SHOWN = 5
 CHECKPOINTING = ("off", "selective", "full")
 MOST_DEVICES = 1 << 17
+MOST_STAGES, FEWEST_TOKENS = 64, 1024
 # A step's rows may grow by so much to be shared evenly.
 MOST_ROUNDED = 1.1
 # How far estimates have been from what was measured (docs/benchmarks.md).
@@ -115,13 +117,15 @@ def _best_of_each(
 ) -> list[Estimate]:
     """Gives for each layout and checkpointing the rows at once that are best."""
     found = []
-    for layout in layouts(count, shape.context):
+    for layout in layouts(count, shape, device.per_machine):
         rows = settings.batch_rows + -settings.batch_rows % layout.row_groups
         if rows > settings.batch_rows * MOST_ROUNDED:
             continue
         for checkpointing in CHECKPOINTING:
             tried = []
             for at_once in _powers(rows // layout.row_groups):
+                if not fills(rows // layout.row_groups // at_once, layout):
+                    continue
                 chosen = settings.model_copy(
                     update={
                         "batch_rows": rows,
@@ -130,28 +134,56 @@ def _best_of_each(
                     }
                 )
                 tried.append(estimate(Work(shape, chosen, layout), device))
+            if not tried:
+                continue
             fitting = [one for one in tried if one.fits]
             # More rows at once travel less often and fill the device; without room, the fewest.
             found.append(min(fitting, key=lambda one: one.seconds.total) if fitting else tried[0])
     return found
 
 
-def layouts(count: int, context: int) -> list[Layout]:
+def layouts(count: int, shape: TransformerConfig, per_machine: int) -> list[Layout]:
     """Gives the ways in which training can go over so many devices.
+
+    Products are shared within a machine alone, whose links are fast; tokens of a row among no more
+    devices than leave each `FEWEST_TOKENS`.
 
     Args:
         count: of devices.
-        context: tokens of a row, which devices may share in even pieces, two to each.
+        shape: the network.
+        per_machine: devices with fast links between them.
     """
-    return [
-        Layout(groups // shard, shard, sharing)
-        for sharing in _divisors(count)
-        if sharing == 1 or context % (2 * sharing) == 0
-        for groups in [count // sharing]
-        for shard in _divisors(groups)
-    ]
+    found = []
+    for pipeline in _divisors(count):
+        if pipeline > min(shape.depth, MOST_STAGES):
+            break
+        for tensor in _divisors(count // pipeline):
+            if tensor > per_machine:
+                break
+            for context in _divisors(count // pipeline // tensor):
+                if context > 1 and shape.context // context < FEWEST_TOKENS:
+                    break
+                groups = count // pipeline // tensor // context
+                for shard in _divisors(groups):
+                    cut = {"replicate": groups // shard, "shard": shard, "context": context}
+                    for more in _stages_and_experts(pipeline, tensor, shard * context, shape):
+                        one = Layout(**cut, tensor=tensor, pipeline=pipeline, **more)
+                        if is_possible(one, shape):
+                            found.append(one)
+    return found
 
 
+def _stages_and_experts(
+    pipeline: int, tensor: int, cut: int, shape: TransformerConfig
+) -> list[dict[str, int]]:
+    stages = [n for n in (1, 2, 4) if n == 1 or (pipeline > 1 and pipeline * n <= shape.depth)]
+    experts = [1]
+    if shape.num_experts:
+        experts = [n for n in _divisors(cut * tensor) if shape.num_experts % n == 0]
+    return [{"stages": some, "expert": expert} for some in stages for expert in experts]
+
+
+@cache
 def _divisors(number: int) -> list[int]:
     return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 

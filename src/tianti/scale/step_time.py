@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tianti.scale.hardware import Device
-from tianti.scale.memory import INTERLEAVED
 from tianti.scale.work import Work
 
 # Products of layers in 8 bits against 16, as the makers have it.
@@ -113,7 +112,7 @@ def step_time(work: Work, device: Device, sent: dict[str, float]) -> StepTime:
     tensor = sent["tensor"] / (device.bandwidth(layout.tensor) * shares.links)
     idle = 0.0
     if layout.pipeline > 1:
-        idle = (layout.pipeline - 1) / (work.micro_batches * INTERLEAVED) * (worked + tensor)
+        idle = (layout.pipeline - 1) / (work.micro_batches * layout.stages) * (worked + tensor)
     return StepTime(
         products=products,
         attention=attention,
@@ -165,7 +164,7 @@ def bytes_sent(work: Work, each: int) -> dict[str, float]:
     flow = work.micro_tokens * each * passes * work.stage_layers
     keys = flow * layout.context * 2 * shape.kv_width / layout.tensor
     routed = flow * shape.width * shape.experts_per_token / layout.tensor
-    between = flow / work.stage_layers * shape.width * 2 * INTERLEAVED / layout.tensor
+    between = flow / work.stage_layers * shape.width * 2 * layout.stages / layout.tensor
     return {
         "weights": whole * each * 2 * together * _others(layout.cut),
         "gradients": whole * 4 * together * _others(layout.cut),

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from tianti.model.config import TransformerConfig
-from tianti.scale.layout import ONE_DEVICE, Layout
+from tianti.scale.layout import ONE_DEVICE, Layout, stage_layers
 from tianti.train.config import TrainSettings
+
+
+@cache
+def most_layers(depth: int, pipeline: int, stages: int) -> int:
+    """Gives the layers of the device that has most, of those of a pipeline.
+
+    Args:
+        depth: number of all layers.
+        pipeline: number of devices.
+        stages: of each.
+    """
+    sizes = [len(layers) for layers in stage_layers(depth, pipeline * stages)]
+    return max(sum(sizes[device::pipeline]) for device in range(pipeline))
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,20 @@ class Work:
 
     @property
     def stage_layers(self) -> int:
-        """Gives the layers of the longest stage."""
-        return -(-self.shape.depth // self.layout.pipeline)
+        """Gives the layers of the device that has most."""
+        layout = self.layout
+        return most_layers(self.shape.depth, layout.pipeline, layout.stages)
+
+    @property
+    def in_flight(self) -> float:
+        """Gives how many micro-batches' activations the first device of a pipeline holds at once,
+        all of its layers counted."""
+        pipeline, stages = self.layout.pipeline, self.layout.stages
+        if stages == 1:
+            return min(self.micro_batches, pipeline)
+        # Narayanan et al. 2021: what is begun before the first of them comes back.
+        begun = 2 * (pipeline - 1) + (stages - 1) * pipeline + 1
+        return min(self.micro_batches * stages, begun) / stages
 
     @property
     def inner_width(self) -> int:
@@ -75,5 +101,7 @@ class Work:
         shape, layout = self.shape, self.layout
         dense = 3 * shape.width * shape.mlp_width if shape.sparse_layers < shape.depth else 0
         one = 3 * shape.width * shape.expert_width
-        sparse = (shape.num_experts / layout.expert + shape.shared_experts) * one
-        return (shape.attention_parameters() + max(dense, sparse)) / layout.tensor
+        # Experts are shared out whole, the rest in parts.
+        routed = shape.num_experts / layout.expert * one
+        sparse = shape.shared_experts * one / layout.tensor + routed
+        return shape.attention_parameters() / layout.tensor + max(dense / layout.tensor, sparse)
