@@ -57,7 +57,7 @@ def test_stages_have_all_layers_and_the_ends_no_more_than_others(stages):
 def test_ranks_stand_where_the_mesh_puts_them():
     layout = Layout(replicate=2, shard=3, context=2, tensor=2, pipeline=2)
     places = [layout.place(rank) for rank in range(layout.devices)]
-    assert len(set((p.pipeline, p.replicate, p.cut, p.tensor) for p in places)) == 48
+    assert len({(p.pipeline, p.replicate, p.cut, p.tensor) for p in places}) == 48
     assert [p.tensor for p in places[:4]] == [0, 1, 0, 1]
     # Who shares a row, or products, computes the same rows.
     assert [p.rows for p in places[:12]] == [0] * 4 + [1] * 4 + [2] * 4

@@ -90,11 +90,13 @@ def test_every_figure_of_the_table_has_a_source():
     assert {"gpu", "tpu"} == {device.kind for device in TABLE.values()}
 
 
-def test_what_is_held_is_sixteen_bytes_a_weight_over_those_that_share_it():
+def test_what_is_held_is_twelve_bytes_a_weight_over_those_that_share_it():
     for cut in (1, 8, 64):
         memory = estimate(work(Layout(64 // cut, cut), mode="full"), H100).memory
-        held = memory.weights + memory.gradients + memory.optimizer
-        assert held == pytest.approx(16 * LLAMA_8B.num_parameters() / cut, rel=1e-3)
+        held = memory.weights + memory.optimizer
+        assert held == pytest.approx(12 * LLAMA_8B.num_parameters() / cut, rel=1e-3)
+        # Gradients are there at the fullest moment, or they are not yet.
+        assert memory.gradients in (0.0, memory.weights)
 
 
 def test_muon_holds_one_moment_of_the_hidden_matrices():
@@ -154,7 +156,9 @@ def test_layouts_are_all_products_that_give_the_number(count, shape):
         assert one.expert == 1 or (shape.num_experts % one.expert == 0)
     if count == 64:
         assert {one.stages for one in found} == {1, 2, 4}
-        assert {one.expert for one in found} == ({1} if shape is LLAMA_8B else {1, 2, 4, 8, 16, 32, 64})
+        assert {one.expert for one in found} == (
+            {1} if shape is LLAMA_8B else {1, 2, 4, 8, 16, 32, 64}
+        )
 
 
 def test_what_is_planned_can_be_trained():
@@ -251,10 +255,10 @@ def test_the_command_plans_for_devices(recipe, call):
 
 
 def test_the_command_fails_where_nothing_fits_and_says_what_would(recipe, call):
-    code, out, err = call("plan", recipe, "--devices", "2xL40S")
+    code, out, err = call("plan", recipe, "--devices", "2xRTX4090")
     assert code == 2
     assert "of these devices" in err
-    code, out, _ = call("plan", recipe, "--devices", "2xL40S", "--json")
+    code, out, _ = call("plan", recipe, "--devices", "2xRTX4090", "--json")
     assert code == 2
     assert not json.loads(out)["layouts"][0]["fits"]
 

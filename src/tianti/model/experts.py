@@ -182,10 +182,12 @@ class Reordered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows_MW: Tensor, order_M: Tensor, place_M: Tensor) -> Tensor:
+        """Gives the rows at these places."""
         ctx.save_for_backward(order_M)
         return rows_MW[place_M]
 
     @staticmethod
     def backward(ctx: Any, grad_MW: Tensor) -> tuple[Tensor, None, None]:
+        """Gives the gradients in the order before."""
         (order_M,) = ctx.saved_tensors
         return grad_MW[order_M], None, None

@@ -30,9 +30,12 @@ class VocabularyShare(Protocol):
         most: rows of the rank that has most of them.
     """
 
-    first: int
-    size: int
-    most: int
+    @property
+    def first(self) -> int: ...  # noqa: D102 - see above
+    @property
+    def size(self) -> int: ...  # noqa: D102
+    @property
+    def most(self) -> int: ...  # noqa: D102
 
     def log_sum(self, here_N: Tensor) -> Tensor:
         """Gives the logarithm of the sum of all ranks' exponentials from that of each."""
@@ -197,7 +200,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_total, grad_weight * grad_total, *[None] * 6
+        # In place: a second gradient of the output layer's size would be the peak of a step.
+        return grad_hidden * grad_total, grad_weight.mul_(grad_total), *[None] * 6
 
 
 def _chunk_rows(tokens: int, weight: Tensor, vocabulary: int) -> int:

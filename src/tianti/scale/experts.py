@@ -24,9 +24,11 @@ class SharedExperts:
 
     Args:
         group: these ranks; perhaps this one alone.
+        even: as many rows travel to each, of which none need be asked.
     """
 
-    def __init__(self, group: dist.ProcessGroup):
+    def __init__(self, group: dist.ProcessGroup, even: bool = False):
+        self._even = even
         self._group, self._count, self._number = group, group.size(), group.rank()
 
     def lay_over(self, model: Transformer) -> dict[str, Holding]:
@@ -58,15 +60,20 @@ class SharedExperts:
         return Holding(tuple(weight.shape), size, (piece,))
 
     def _through(self, inner: Any, rows_MW: Tensor, counts_E: Tensor) -> Tensor:
-        """Gives what all ranks' experts make of this one's rows; see `tianti.model.experts.Routed`."""
+        """Gives what all ranks' experts make of its rows; see `model.experts.Routed`."""
         counts_RE = counts_E.view(self._count, -1)
         come_RE = torch.empty_like(counts_RE)
         dist.all_to_all_single(come_RE, counts_RE.contiguous(), group=self._group)
-        sizes = torch.stack((counts_RE.sum(1), come_RE.sum(1))).tolist()
+        if self._even:
+            sizes = [[len(rows_MW) // self._count] * self._count] * 2
+        else:
+            sizes = torch.stack((counts_RE.sum(1), come_RE.sum(1))).tolist()
         arrived_MW = _Sent.apply(rows_MW, sizes[0], sizes[1], self._group)
         # They come rank by rank, sorted by expert each.
         experts = torch.arange(come_RE.shape[1], device=come_RE.device)
-        expert_M = experts.repeat(self._count).repeat_interleave(come_RE.flatten())
+        expert_M = experts.repeat(self._count).repeat_interleave(
+            come_RE.flatten(), output_size=len(arrived_MW)
+        )
         order_M = expert_M.argsort(stable=True)
         place_M = torch.empty_like(order_M).scatter_(
             0, order_M, torch.arange(len(order_M), device=order_M.device)

@@ -274,7 +274,9 @@ def _refuse_stages(layout: Layout, settings: TrainSettings, depth: int) -> None:
             where="train.micro_batch_rows",
             remedy=tr("Set train.micro_batch_rows={rows}", rows=good[0])
             if good
-            else tr("Set train.batch_tokens to {times} times as much", times=-(-layout.pipeline // rows)),
+            else tr(
+                "Set train.batch_tokens to {times} times as much", times=-(-layout.pipeline // rows)
+            ),
         )
 
 
@@ -300,7 +302,7 @@ def _refuse_experts(layout: Layout, shape: TransformerConfig) -> None:
     if devices % layout.expert:
         raise UserError(
             tr(
-                "{parts} who share out experts are no divisor of shard × context × tensor, {devices}",
+                "{parts} who share experts are no divisor of shard × context × tensor, {devices}",
                 parts=layout.expert,
                 devices=devices,
             ),

@@ -56,30 +56,102 @@ def memory_of(work: Work, kind: str) -> Memory:
     """
     if kind == "cpu":
         return _of_a_process(work)
-    layout = work.layout
-    weights, moments = _held(work)
-    float8 = work.settings.float8
-    kept = work.micro_tokens * work.stage_layers * kept_bytes(work, work.checkpointing, 2, float8)
+    # Of a pipeline the first has most under way, the last the loss, the second perhaps more layers.
+    last = work.layout.pipeline - 1
+    moments = [at for device in {0, min(1, last), last} for at in _moments(work, device)]
+    return max(moments, key=lambda memory: memory.total)
+
+
+def _moments(work: Work, device: int) -> list[Memory]:
+    """Gives what a device of a pipeline holds at the moments at which it may hold most."""
+    layout, tokens = work.layout, work.micro_tokens
+    weights, optimizer = _held(work, device)
+    whole, hidden = work.stage_parameters(device)
+    ends, layer, table = whole - hidden, work.layer_parameters(), work.table_parameters
+    kept, again = _activations(work, device)
+    scores = min(tokens * work.shape.vocab_size / layout.tensor, GPU_CHUNK_LOGITS)
+    is_last = device == layout.pipeline - 1
+    # Compiled, fewer copies of the scores are there at once.
+    copies = 8 if work.settings.compile else 11
+    loss = 4 * tokens * work.shape.width + 6 * table + copies * scores if is_last else 0.0
+
+    def memory(gradients: float, gathered: float, activations: float, logits: float) -> Memory:
+        held = weights + optimizer + gradients + gathered + activations
+        reserve = GPU_CONTEXT_BYTES + FRAGMENTATION * held
+        return Memory(weights, gradients, optimizer, gathered, activations, logits, reserve)
+
     if layout.pipeline > 1:
-        kept *= work.in_flight
-    # The layer at work, where it is computed again.
+        # Put together, and with gradients of their own, from the first micro-batch to the last.
+        return [
+            memory(4 * whole, 2 * whole + 2 * layer, kept + again, 0.0),
+            memory(4 * whole, 2 * whole, kept, loss),
+        ]
+    # Of several micro-batches all but the first find gradients.
+    before = weights if work.micro_batches > 1 else 0.0
+    if layout.cut == 1:
+        rounded = 2 * (ends if work.settings.float8 else whole)
+        first = memory(weights, rounded, kept / work.stage_layers + again, 0.0)
+        return [
+            memory(before, rounded, kept, loss),
+            memory(before, rounded, kept + again, 0.0),
+            first,
+        ]
+    # Ends stay put together, and the output layer's gradient with them; of layers two are, because
+    # the next one travels ahead, and one's gradients before they are added up.
+    with_head = 2 * ends + 2 * table
+    travelling = with_head + layer * (2 + 2 + 4)
+    return [
+        memory(before, 2 * ends, kept, loss),
+        memory(before, with_head + layer * (2 + 2 + 2), kept + again, 0.0),
+        memory(before, travelling, kept * (1 - 1 / work.stage_layers) + again, 0.0),
+        memory(weights, travelling, kept / work.stage_layers + again, 0.0),
+    ]
+
+
+def _activations(work: Work, device: int) -> tuple[float, float]:
+    """Gives the bytes that are kept for the backward pass, and those of the layer at work."""
+    checkpointing, float8 = work.checkpointing, work.settings.float8
+    compiled = work.settings.compile
+    each_layer = kept_bytes(work, checkpointing, 2, float8) if compiled else _eager(work)
+    kept = work.micro_tokens * work.layers_of(device) * each_layer
     again = 0.0
-    if work.checkpointing != "off":
-        again = work.micro_tokens * kept_bytes(work, "off", 2, float8)
-    activations = (kept + again) / layout.tensor
-    gathered = _gathered(work, 2)
-    scores = min(work.micro_tokens * work.shape.vocab_size, GPU_CHUNK_LOGITS)
-    loss = work.shape.width * (work.micro_tokens * 2 + 4 * work.shape.vocab_size)
-    held = 2 * weights + moments + gathered + activations
-    return Memory(
-        weights=weights,
-        gradients=weights,
-        optimizer=moments,
-        gathered=gathered,
-        activations=activations,
-        logits=8 * scores + loss,
-        reserve=GPU_CONTEXT_BYTES + FRAGMENTATION * held,
-    )
+    if checkpointing != "off":
+        layer = kept_bytes(work, "off", 2, float8) if compiled else _eager(work, "off")
+        again = work.micro_tokens * layer
+    if not compiled:
+        # What passes backward through the feed-forward layer.
+        again += work.micro_tokens * 4 * work.inner_width / work.layout.tensor
+    return kept * work.in_flight(device), again
+
+
+def _eager(work: Work, checkpointing: str | None = None) -> float:
+    """Gives the bytes that a layer that is not compiled keeps of a token in bfloat16.
+
+    Counted from what autograd saves.
+
+    Args:
+        work: what a step is.
+        checkpointing: as in the settings when not given.
+    """
+    shape, inner, tensor = work.shape, work.inner_width, work.layout.tensor
+    width, heads, kv = shape.width, shape.attention_width, shape.kv_width
+    mode = checkpointing or work.checkpointing
+    if mode == "full":
+        return 2 * width / tensor
+    # Of keys and values of those who share the row.
+    gathered = 4 * kv * work.layout.context if work.layout.context > 1 else 0
+    if mode == "selective":
+        # What products give before the ranks add it up is of full width.
+        shared = 2 * width + 4 * heads + 4 * kv + 4 * inner + gathered + 4 * shape.num_heads
+        return 4 * width + shared / tensor
+    if shape.sparse_layers:
+        rows = 4 * shape.experts_per_token * width
+        streams = 2 * width + (20 * width + rows) / tensor
+    else:
+        # What is gathered before products is of full width.
+        streams = 4 * width + 16 * width / tensor
+    ratios = 8 * shape.num_heads + 4 * shape.num_kv_heads
+    return streams + (16 * heads + 14 * kv + 8 * inner + ratios + gathered) / tensor
 
 
 def _of_a_process(work: Work) -> Memory:
@@ -95,47 +167,34 @@ def _of_a_process(work: Work) -> Memory:
         # Each compiled layer keeps the mask of documents as numbers.
         kept += 4 * shape.context
     again = 0.0 if work.checkpointing == "off" else layer
-    weights, moments = _held(work)
+    weights, moments = _held(work, None)
     return Memory(
         weights=weights,
         gradients=weights,
         optimizer=moments,
-        gathered=_gathered(work, 4),
+        gathered=_gathered(work),
         activations=tokens * (work.stage_layers * kept + again) * CPU_KEPT,
         logits=4 * shape.width * (tokens + shape.vocab_size) * CPU_LOSS,
         reserve=PROCESS_BYTES + CPU_LAYER * layer * tokens,
     )
 
 
-def _held(work: Work) -> tuple[float, float]:
+def _held(work: Work, device: int | None) -> tuple[float, float]:
     """Gives the bytes of a device's part of the weights, and of their moments."""
-    whole, hidden = work.stage_parameters()
+    whole, hidden = work.stage_parameters(device)
     of_hidden = 4 if work.settings.optimizer == "muon" else 8
     moments = 8 * (whole - hidden) + of_hidden * hidden
     return 4 * whole / work.layout.cut, moments / work.layout.cut
 
 
-def _gathered(work: Work, each: int) -> float:
-    """Gives the bytes of weights that are whole, or rounded, for a while.
-
-    Args:
-        work: what a step is.
-        each: bytes of a number in a product.
-    """
-    whole, hidden = work.stage_parameters()
-    ends = whole - hidden
-    if work.layout.pipeline > 1:
-        # Put together, and with gradients of their own, from the first micro-batch to the last.
-        return whole * (each + 4)
-    if work.layout.cut > 1:
-        # Two layers ahead of the work, one layer's gradients before they are added up, and the
-        # ends, which stay whole.
-        layer = work.layer_parameters()
-        return 2 * layer * each + layer * (each + 4) + ends * (2 * each + 4)
-    if each == 4:
+def _gathered(work: Work) -> float:
+    """Gives the bytes of weights that are whole for a while on a processor."""
+    if work.layout.cut == 1:
         return 0.0
-    # In 8 bits weights are rounded product by product.
-    return (ends if work.settings.float8 else whole) * each
+    whole, hidden = work.stage_parameters()
+    # Two layers ahead of the work, one layer's gradients before they are added up, and the ends,
+    # which stay whole.
+    return 16 * work.layer_parameters() + 12 * (whole - hidden)
 
 
 def kept_bytes(work: Work, checkpointing: str, each: int, float8: bool = False) -> float:
@@ -151,16 +210,19 @@ def kept_bytes(work: Work, checkpointing: str, each: int, float8: bool = False) 
     """
     shape, inner = work.shape, work.inner_width
     width, heads, kv = shape.width, shape.attention_width, shape.kv_width
+    tensor = work.layout.tensor
     if checkpointing == "full":
-        return width * each
+        return width * each / tensor
     # Keys and values of those who share the row.
     gathered = 2 * kv * work.layout.context if work.layout.context > 1 else 0
     if checkpointing == "selective":
         numbers = 2 * width + 2 * heads + 2 * kv + 2 * inner + gathered
-        return numbers * each + 4 * shape.num_heads
+        return (numbers * each + 4 * shape.num_heads) / tensor
     # An expert's rows are kept for each that a token passes through.
     rows = 2 * shape.experts_per_token * width
     numbers = 4 * width + 4 * heads + 3 * kv + 3 * inner + rows + gathered
     scales = 2 + 2 * shape.num_heads + shape.num_kv_heads + 2 * shape.num_experts
     spared = (2 * width + heads + inner) * (each - 1) if float8 else 0
-    return numbers * each + 4 * scales - spared
+    # What is gathered before products is of full width.
+    whole = 2 * width * each * (1 - 1 / tensor)
+    return (numbers * each + 4 * scales - spared) / tensor + whole

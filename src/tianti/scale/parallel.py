@@ -46,7 +46,7 @@ class ManyRanks(Ranks):
         device: that this rank computes on; the process group is joined.
         vocabulary: size of it.
         precision: of products; see `tianti.device.product_dtype`.
-        rounded: weights travel in that precision; on a GPU when not given.
+        simulated: it computes nothing, and stands for a GPU; see `tianti.scale.simulate`.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class ManyRanks(Ranks):
         device: torch.device,
         vocabulary: int,
         precision: str = "auto",
-        rounded: bool | None = None,
+        simulated: bool = False,
     ):
         self.layout, self.device = layout, device
         self._dtype = product_dtype(device, precision)
         # On a CPU autocast rounds, one layer after the other.
-        self._rounded = device.type == "cuda" if rounded is None else rounded
+        self._rounded = simulated or device.type == "cuda"
         self.groups = groups = Groups(layout, device)
         self.degrees = layout.degrees()
         self.rank, self.world = dist.get_rank(), layout.devices
@@ -72,7 +72,9 @@ class ManyRanks(Ranks):
         self._products = SharedProducts(groups.tensor, vocabulary) if layout.tensor > 1 else None
         if self._products is not None:
             self.vocabulary = self._products.vocabulary
-        self._experts = None if groups.expert is None else SharedExperts(groups.expert)
+        self._experts = (
+            None if groups.expert is None else SharedExperts(groups.expert, even=simulated)
+        )
         self._pipeline: Pipeline | None = None
         if layout.pipeline > 1:
             self._pipeline = Pipeline(layout, groups.pipeline, device, self._dtype)
@@ -87,7 +89,7 @@ class ManyRanks(Ranks):
 
     @property
     def _speaks(self) -> bool:
-        """Tells whether what this rank finds of its tokens is counted, of those who compute them."""
+        """Tells whether this rank's word counts, of those who compute the same tokens."""
         return self._place.tensor == 0 and (self._pipeline is None or self._pipeline.last)
 
     def columns(self, length: int) -> Columns | None:

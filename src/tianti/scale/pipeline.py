@@ -57,7 +57,7 @@ class Stage(Transformer):
             x: ids or stream.
             segments_BT: see `Transformer.forward`.
         """
-        begin = {"ids_BT" if self.first else "embeddings_BTW": x}
+        begin: dict[str, Any] = {"ids_BT" if self.first else "embeddings_BTW": x}
         with self.loss.autocast():
             return super().forward(**begin, segments_BT=segments_BT, columns=self.columns)
 
@@ -167,7 +167,9 @@ class Pipeline:
     def _schedule(self, parts: list[Rows]) -> Any:
         shape = (len(parts), *parts[0].ids_BT.shape)
         if shape not in self._schedules:
-            stages = [self._wrapped(stage, number, parts[0]) for number, stage in self.stages.items()]
+            stages: list[Any] = [
+                self._wrapped(stage, number, parts[0]) for number, stage in self.stages.items()
+            ]
             options: dict[str, Any] = {"loss_fn": torch.sum, "scale_grads": False}
             if self._layout.stages == 1:
                 self._schedules[shape] = Schedule1F1B(stages[0], len(parts), **options)

@@ -21,10 +21,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.pipelining import schedules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tianti.model.transformer import Transformer
+from tianti.objective import linear_cross_entropy
 from tianti.objective.causal import Rows
 from tianti.scale.parallel import ManyRanks
 from tianti.scale.work import Work
@@ -67,8 +69,10 @@ def simulate(work: Work, rank: int = 0) -> Simulated:
     device = torch.device("cpu")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_fake_world(work.layout.devices, rank))
+        stack.enter_context(_chunks_of_a_gpu())
+        stack.enter_context(_pipelines_that_ask_nobody())
         vocabulary = work.shape.vocab_size
-        ranks = ManyRanks(work.layout, device, vocabulary, "bfloat16", rounded=True)
+        ranks = ManyRanks(work.layout, device, vocabulary, "bfloat16", simulated=True)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         with torch.device("meta"):
             model = Transformer(work.shape)
@@ -130,6 +134,36 @@ def _fake_world(size: int, rank: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def _chunks_of_a_gpu() -> Iterator[None]:
+    before = linear_cross_entropy.CHUNK_LOGITS
+    linear_cross_entropy.CHUNK_LOGITS = linear_cross_entropy.GPU_CHUNK_LOGITS
+    try:
+        yield
+    finally:
+        linear_cross_entropy.CHUNK_LOGITS = before
+
+
+@contextlib.contextmanager
+def _pipelines_that_ask_nobody() -> Iterator[None]:
+    """Has stages take the shapes they are told, where they would vote on them (PyTorch 2.13)."""
+    schedule: Any = schedules._PipelineSchedule
+    vote = getattr(schedule, "_warmup_p2p", None)
+    if vote is None:
+        yield
+        return
+
+    def take(self: Any, stages: list[Any], *arguments: Any) -> None:
+        for stage in stages:
+            stage._inference_mode = schedules.InferenceMode.STATIC  # type: ignore[attr-defined]
+
+    schedule._warmup_p2p = take
+    try:
+        yield
+    finally:
+        schedule._warmup_p2p = vote
+
+
 class _Watch(TorchDispatchMode):
     """Adds up what operations allocate and let go of, and what collectives give out."""
 
@@ -150,7 +184,7 @@ class _Watch(TorchDispatchMode):
             watch._change(storage)
             return found
 
-        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign]
+        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign,assignment]
         return super().__enter__()
 
     def __exit__(self, *arguments: Any) -> None:
@@ -169,7 +203,9 @@ class _Watch(TorchDispatchMode):
         self.peak = self.now
         self.sent, self.calls = {}, Counter()
 
-    def __torch_dispatch__(self, op: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, op: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
         before = {id(t.untyped_storage()) for t in _tensors((arguments, named))}
         found = op(*arguments, **(named or {}))
         for tensor in _tensors(found):

@@ -33,7 +33,7 @@ class SharedVocabulary:
     first: int
     size: int
     most: int
-    group: str
+    group: Any
 
     def log_sum(self, here_N: Tensor) -> Tensor:
         """Gives the logarithm of the sum of all ranks' exponentials from that of each."""
@@ -56,9 +56,7 @@ class SharedProducts:
     def __init__(self, group: dist.ProcessGroup, vocabulary: int):
         self._group, self._count, self._number = group, group.size(), group.rank()
         most = -(-vocabulary // self._count)
-        self.vocabulary = SharedVocabulary(
-            self._number * most, vocabulary, most, group.group_name
-        )
+        self.vocabulary = SharedVocabulary(self._number * most, vocabulary, most, group.group_name)
 
     def lay_over(self, model: Transformer) -> dict[str, Holding]:
         """Leaves this rank's part of a network without memory, and has it pass on what others need.

@@ -11,8 +11,8 @@ from tianti.train.config import TrainSettings
 
 
 @cache
-def most_layers(depth: int, pipeline: int, stages: int) -> int:
-    """Gives the layers of the device that has most, of those of a pipeline.
+def device_layers(depth: int, pipeline: int, stages: int) -> list[int]:
+    """Gives the number of layers of each device of a pipeline.
 
     Args:
         depth: number of all layers.
@@ -20,7 +20,7 @@ def most_layers(depth: int, pipeline: int, stages: int) -> int:
         stages: of each.
     """
     sizes = [len(layers) for layers in stage_layers(depth, pipeline * stages)]
-    return max(sum(sizes[device::pipeline]) for device in range(pipeline))
+    return [sum(sizes[device::pipeline]) for device in range(pipeline)]
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,24 @@ class Work:
     @property
     def stage_layers(self) -> int:
         """Gives the layers of the device that has most."""
-        layout = self.layout
-        return most_layers(self.shape.depth, layout.pipeline, layout.stages)
+        return max(self.layers_of(device) for device in range(self.layout.pipeline))
 
-    @property
-    def in_flight(self) -> float:
-        """Gives how many micro-batches' activations the first device of a pipeline holds at once,
-        all of its layers counted."""
+    def layers_of(self, device: int) -> int:
+        """Gives the layers of a device of a pipeline."""
+        layout = self.layout
+        return device_layers(self.shape.depth, layout.pipeline, layout.stages)[device]
+
+    def in_flight(self, device: int) -> float:
+        """Gives of how many micro-batches a device of a pipeline holds the activations at once.
+
+        Args:
+            device: number of it among those of the pipeline.
+        """
         pipeline, stages = self.layout.pipeline, self.layout.stages
         if stages == 1:
-            return min(self.micro_batches, pipeline)
+            return min(self.micro_batches, pipeline - device)
         # Narayanan et al. 2021: what is begun before the first of them comes back.
-        begun = 2 * (pipeline - 1) + (stages - 1) * pipeline + 1
+        begun = 2 * (pipeline - device - 1) + (stages - 1) * pipeline + 1
         return min(self.micro_batches * stages, begun) / stages
 
     @property
@@ -86,15 +92,26 @@ class Work:
         passed = shape.experts_per_token + shape.shared_experts
         return passed * shape.expert_width if shape.sparse_layers else shape.mlp_width
 
-    def stage_parameters(self) -> tuple[float, float]:
-        """Gives the weights of the fullest stage on one device before they are cut, and of these
-        those in the layers' matrices."""
+    def stage_parameters(self, device: int | None = None) -> tuple[float, float]:
+        """Gives the weights of a device before they are cut, and of these those in the layers'
+        matrices.
+
+        Args:
+            device: number of it among those of a pipeline; the one with most when not given.
+        """
         shape, layout = self.shape, self.layout
-        hidden = shape.matrix_parameters() / shape.depth * self.stage_layers / layout.tensor
-        table = shape.vocab_size * shape.width / layout.tensor
-        ends = table * (1 if shape.tied_embeddings or layout.pipeline > 1 else 2)
-        norms = self.stage_layers * 2 * (shape.width + shape.head_dim) + shape.width
-        return hidden + ends + norms, hidden
+        layers = self.stage_layers if device is None else self.layers_of(device)
+        hidden = shape.matrix_parameters() / shape.depth * layers / layout.tensor
+        tables = 1 if shape.tied_embeddings or layout.pipeline > 1 else 2
+        if device not in (None, 0, layout.pipeline - 1):
+            tables = 0
+        norms = layers * 2 * (shape.width + shape.head_dim) + shape.width
+        return hidden + tables * self.table_parameters + norms, hidden
+
+    @property
+    def table_parameters(self) -> float:
+        """Gives a device's weights in the embedding, or in the output layer."""
+        return self.shape.vocab_size * self.shape.width / self.layout.tensor
 
     def layer_parameters(self) -> float:
         """Gives the weights of the heaviest layer that a device computes with."""
