@@ -55,7 +55,10 @@ MODELS = {
 def foretold(row: dict[str, Any]) -> Estimate:
     """Gives what the planner says of a measurement."""
     layout = Layout(
-        shard=row.get("shard", 1), tensor=row.get("tensor", 1), pipeline=row.get("pipeline", 1)
+        shard=row.get("shard", 1),
+        tensor=row.get("tensor", 1),
+        pipeline=row.get("pipeline", 1),
+        stages=row.get("stages", 1),
     )
     model = MODELS[row["model"]]
     settings = our_settings(

@@ -8,6 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Named otherwise before PyTorch 2.13.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def gathered(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
     """Gives the parts of all ranks one after the other; backward, gradients are added up."""
@@ -44,7 +48,7 @@ class _Scattered(torch.autograd.Function):
 def _gather(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
     count = group.size()
     every = x.new_empty(count * x.shape[0], *x.shape[1:])
-    dist.all_gather_into_tensor(every, x.contiguous(), group=group)
+    _all_gather(every, x.contiguous(), group=group)
     return every if dimension == 0 else torch.cat(every.chunk(count), dim=dimension)
 
 
@@ -52,5 +56,5 @@ def _scatter(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
     count = group.size()
     parts = x.contiguous() if dimension == 0 else torch.cat(x.chunk(count, dim=dimension))
     mine = parts.new_empty(parts.shape[0] // count, *parts.shape[1:])
-    dist.reduce_scatter_tensor(mine, parts, group=group)
+    _reduce_scatter(mine, parts, group=group)
     return mine

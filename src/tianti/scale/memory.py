@@ -99,7 +99,9 @@ def _moments(work: Work, device: int) -> list[Memory]:
     # Ends stay put together, and the output layer's gradient with them; of layers two are, because
     # the next one travels ahead, and one's gradients before they are added up.
     with_head = 2 * ends + 2 * table
-    travelling = with_head + layer * (2 + 2 + 4)
+    # Experts that are cut by themselves come and go by themselves.
+    routed = work.routed_parameters() if layout.spread_experts else 0.0
+    travelling = with_head + layer * (2 + 2 + 4) - routed * 4
     return [
         memory(before, 2 * ends, kept, loss),
         memory(before, with_head + layer * (2 + 2 + 2), kept + again, 0.0),
@@ -117,7 +119,8 @@ def _activations(work: Work, device: int) -> tuple[float, float]:
     again = 0.0
     if checkpointing != "off":
         layer = kept_bytes(work, "off", 2, float8) if compiled else _eager(work, "off")
-        again = work.micro_tokens * layer
+        # What is kept of it is not computed again.
+        again = work.micro_tokens * (layer - each_layer)
     if not compiled:
         # What passes backward through the feed-forward layer.
         again += work.micro_tokens * 4 * work.inner_width / work.layout.tensor
@@ -166,14 +169,15 @@ def _of_a_process(work: Work) -> Memory:
     elif work.checkpointing == "off":
         # Each compiled layer keeps the mask of documents as numbers.
         kept += 4 * shape.context
-    again = 0.0 if work.checkpointing == "off" else layer
+    # What is kept of a layer is not computed again.
+    again = 0.0 if work.checkpointing == "off" else layer - kept
     weights, moments = _held(work, None)
     return Memory(
         weights=weights,
         gradients=weights,
         optimizer=moments,
         gathered=_gathered(work),
-        activations=tokens * (work.stage_layers * kept + again) * CPU_KEPT,
+        activations=tokens * (work.stage_layers * kept * work.in_flight(0) + again) * CPU_KEPT,
         logits=4 * shape.width * (tokens + shape.vocab_size) * CPU_LOSS,
         reserve=PROCESS_BYTES + CPU_LAYER * layer * tokens,
     )
@@ -189,9 +193,12 @@ def _held(work: Work, device: int | None) -> tuple[float, float]:
 
 def _gathered(work: Work) -> float:
     """Gives the bytes of weights that are whole for a while on a processor."""
+    whole, hidden = work.stage_parameters()
+    if work.layout.pipeline > 1:
+        # Put together, and with gradients of their own, from the first micro-batch to the last.
+        return 8 * whole
     if work.layout.cut == 1:
         return 0.0
-    whole, hidden = work.stage_parameters()
     # Two layers ahead of the work, one layer's gradients before they are added up, and the ends,
     # which stay whole.
     return 16 * work.layer_parameters() + 12 * (whole - hidden)

@@ -26,7 +26,7 @@ from tianti.objective.causal import CausalLoss, Rows
 from tianti.scale.experts import SharedExperts
 from tianti.scale.layout import Layout
 from tianti.scale.matrices import SharedMatrices
-from tianti.scale.mesh import Groups
+from tianti.scale.mesh import CUT, Groups
 from tianti.scale.pipeline import Pipeline
 from tianti.scale.rows import SharedRow
 from tianti.scale.tensor import SharedProducts
@@ -35,7 +35,7 @@ from tianti.train.muon import MatrixPart
 from tianti.train.parts import Holding, Part
 from tianti.train.ranks import Ranks
 
-EMBEDDING = "embedding.weight"
+EMBEDDING, ROUTED = "embedding.weight", ".routed."
 
 
 class ManyRanks(Ranks):
@@ -115,7 +115,7 @@ class ManyRanks(Ranks):
             assert isinstance(parameter, DTensor)
             local = parameter.to_local().detach()
             part = parts.get(name) or Holding.all_of(tuple(parameter.shape))
-            self.holdings[name] = part.rows(*_rows_here(parameter))
+            self.holdings[name] = part.rows(*self._rows_here(name, parameter.shape[0]))
             assert self.holdings[name].shape == tuple(local.shape)
             self._held[name] = parameter, local
         if self._products is not None:
@@ -156,6 +156,13 @@ class ManyRanks(Ranks):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
         return stages
+
+    def _rows_here(self, name: str, height: int) -> tuple[int, int]:
+        """Gives the first row of a parameter that FSDP2 leaves here, and the one after the last."""
+        mesh = self.groups.sparse if ROUTED in name else self.groups.dense
+        size = -(-height // mesh.size(1))
+        start = min(mesh.get_local_rank(CUT) * size, height)
+        return start, min(start + size, height)
 
     def part(self) -> Part | None:
         """Gives which part of a checkpoint this rank writes: of copies the first alone writes."""
@@ -269,12 +276,3 @@ class ManyRanks(Ranks):
         """Fills what is held of a parameter, if any, with its part of the values of the whole."""
         if name in self._held:
             self.holdings[name].fill(self._held[name][1], values)
-
-
-def _rows_here(parameter: DTensor) -> tuple[int, int]:
-    """Gives the first row of a parameter that is held here, and the one after the last."""
-    mesh = parameter.device_mesh
-    height = parameter.shape[0]
-    size = -(-height // mesh.size(1))
-    start = min(mesh.get_local_rank(1) * size, height)
-    return start, min(start + size, height)

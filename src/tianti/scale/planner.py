@@ -12,14 +12,14 @@ from tianti.model.config import TransformerConfig
 from tianti.scale.estimate import Estimate, estimate
 from tianti.scale.hardware import Device
 from tianti.scale.layout import Layout, fills, is_possible
-from tianti.scale.memory import GIB
+from tianti.scale.memory import GIB, memory_of
 from tianti.scale.work import Work
 from tianti.train.config import TrainSettings
 from tianti.units import format_count
 
 SHOWN = 5
 CHECKPOINTING = ("off", "selective", "full")
-MOST_DEVICES = 1 << 17
+MOST_DEVICES = 1 << 14
 MOST_STAGES, FEWEST_TOKENS = 64, 1024
 # A step's rows may grow by so much to be shared evenly.
 MOST_ROUNDED = 1.1
@@ -252,11 +252,21 @@ def what_would_fit(
     while (more := more * 2) <= MOST_DEVICES:
         # As many rows as there are devices, if need be.
         rows = max(settings.batch_rows, more)
-        wanted = settings.model_copy(update={"batch_rows": rows + -rows % more})
-        found = _best_of_each(shape, wanted, more, device)
-        if any(one.fits for one in found):
-            return tr("{count} of these devices would hold it", count=more)
-        nearest = min(nearest, *(one.memory.total for one in found))
+        wanted = settings.model_copy(
+            update={
+                "batch_rows": rows + -rows % more,
+                "micro_batch_rows": 1,
+                "activation_checkpointing": "full",
+            }
+        )
+        for layout in layouts(more, shape, device.per_machine):
+            # Of several stages on a device more would be held.
+            if layout.stages > 1 or not fills(wanted.batch_rows // layout.row_groups, layout):
+                continue
+            needed = memory_of(Work(shape, wanted, layout), device.kind).total
+            if needed <= device.memory:
+                return tr("{count} of these devices would hold it", count=more)
+            nearest = min(nearest, needed)
     return tr(
         "However many of these devices: each needs {needed} GiB. Shorten model.context or take a"
         " smaller model.size than {size}",

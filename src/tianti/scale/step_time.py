@@ -17,6 +17,8 @@ from tianti.scale.work import Work
 FLOAT8_GAIN = 2.0
 # How often what lies between products is read or written besides for 8 bits.
 FLOAT8_PASSES = 18
+# For a message to get to the next device of a ring.
+HOP_SECONDS = 6e-6
 # What Newton–Schulz products reach of large ones.
 ORTHOGONALIZING = 0.6
 
@@ -193,9 +195,14 @@ def _exposed(
     def seconds(kind: str, devices: int) -> float:
         return sent[kind] / (device.bandwidth(devices) * links)
 
-    cut = seconds("weights", span) + seconds("gradients", span) + seconds("context", near)
+    # Rings grow with who is in them; of weights each layer has one there and two back.
+    rings = 3 * work.stage_layers * (layout.cut - 1) * HOP_SECONDS
+    rings *= work.micro_batches if layout.pipeline == 1 else 1
+    cut = seconds("weights", span) + seconds("gradients", span) + rings
     copies = seconds("copies", span * layout.replicate)
     # Copies travel after the last backward pass of each layer; of those half is hidden by it.
     hidden = worked / work.micro_batches / 2
     never = seconds("pipeline", layout.devices) + seconds("expert", layout.tensor * layout.expert)
+    # Attention waits for keys and values.
+    never += seconds("context", near)
     return max(0.0, cut - worked) + max(0.0, copies - hidden) + never

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_reduce
 
 from tianti.model.attention import Attention
 from tianti.model.feedforward import FeedForward
@@ -33,16 +32,19 @@ class SharedVocabulary:
     first: int
     size: int
     most: int
-    group: Any
+    group: dist.ProcessGroup
 
     def log_sum(self, here_N: Tensor) -> Tensor:
         """Gives the logarithm of the sum of all ranks' exponentials from that of each."""
-        greatest = all_reduce(here_N, "max", self.group)
+        greatest = here_N.clone()
+        dist.all_reduce(greatest, dist.ReduceOp.MAX, group=self.group)
         return self.sum((here_N - greatest).exp()).log() + greatest
 
     def sum(self, here_N: Tensor) -> Tensor:
         """Gives the sum over the ranks."""
-        return all_reduce(here_N, "sum", self.group)
+        found = here_N.clone()
+        dist.all_reduce(found, group=self.group)
+        return found
 
 
 class SharedProducts:
@@ -56,7 +58,7 @@ class SharedProducts:
     def __init__(self, group: dist.ProcessGroup, vocabulary: int):
         self._group, self._count, self._number = group, group.size(), group.rank()
         most = -(-vocabulary // self._count)
-        self.vocabulary = SharedVocabulary(self._number * most, vocabulary, most, group.group_name)
+        self.vocabulary = SharedVocabulary(self._number * most, vocabulary, most, group)
 
     def lay_over(self, model: Transformer) -> dict[str, Holding]:
         """Leaves this rank's part of a network without memory, and has it pass on what others need.

@@ -119,6 +119,10 @@ class Work:
         dense = 3 * shape.width * shape.mlp_width if shape.sparse_layers < shape.depth else 0
         one = 3 * shape.width * shape.expert_width
         # Experts are shared out whole, the rest in parts.
-        routed = shape.num_experts / layout.expert * one
-        sparse = shape.shared_experts * one / layout.tensor + routed
+        sparse = shape.shared_experts * one / layout.tensor + self.routed_parameters()
         return shape.attention_parameters() / layout.tensor + max(dense / layout.tensor, sparse)
+
+    def routed_parameters(self) -> float:
+        """Gives the weights of the experts of one layer that a device computes with."""
+        shape = self.shape
+        return shape.num_experts / self.layout.expert * 3 * shape.width * shape.expert_width

@@ -1,0 +1,66 @@
+"""A run whose processes are all lost goes on with fewer or more of them, from the last save."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import tiny_recipe
+from tianti.files import read_json
+from tianti.train.checkpoint import newest_step
+from tianti.train.log import read_log
+from tianti.train.trainer import CHECKPOINTS, LOG
+
+STARTS = [(3, 2)]
+if os.environ.get("TIANTI_LAYOUTS") == "all":
+    STARTS += [(4, 3, 2), (2, 4), (4, 8), (1, 4, 1)]
+CHANGES = ["train.batch_tokens=1536", "train.budget=80 steps", "train.save_every=0.05s"]
+
+
+def lose_all(parent: psutil.Process) -> None:
+    for process in [parent, *parent.children(recursive=True)]:
+        process.kill()
+    parent.wait()
+
+
+@pytest.mark.parametrize("counts", STARTS, ids=str)
+def test_a_run_goes_on_with_other_processes(text_folder, tmp_path, counts):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny_recipe(text_folder))
+    command = [sys.executable, "-m", "tianti", "run", str(recipe), *CHANGES, "--until", "train"]
+    alone, out = tmp_path / "alone", tmp_path / "run"
+    subprocess.run([*command, "--out", str(alone)], check=True, capture_output=True, timeout=300)
+    resumed_at = []
+    for number, count in enumerate(counts):
+        start = [*command, "--out", str(out), "--nproc", str(count)]
+        begun = subprocess.Popen(start, stderr=subprocess.PIPE, text=True)
+        if number < len(counts) - 1:
+            wanted = 60 * (number + 1) // len(counts)
+            while saved(out) < wanted and begun.poll() is None:
+                time.sleep(0.01)
+            lose_all(psutil.Process(begun.pid))
+            resumed_at.append(saved(out))
+        else:
+            _, said = begun.communicate(timeout=300)
+            assert begun.returncode == 0, said
+            assert "Going on from step" in said
+    assert all(0 < step < 80 for step in resumed_at)
+    logs = [read_log(folder / "train" / LOG) for folder in (alone, out)]
+    losses = [[row["loss"] for row in log if "loss" in row] for log in logs]
+    # Muon makes much of rounding, the more the longer.
+    assert losses[1][:40] == pytest.approx(losses[0][:40], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    found = [read_json(folder / "train" / "manifest.json") for folder in (alone, out)]
+    bits = [manifest["metrics"]["validation_bits_per_byte"] for manifest in found]
+    assert bits[1] == pytest.approx(bits[0], rel=1e-3)
+
+
+def saved(out: Path) -> int:
+    """Gives the newest step that would be gone on from."""
+    return max((newest_step(folder) for folder in out.rglob(CHECKPOINTS)), default=0)
