@@ -122,8 +122,10 @@ def _activations(work: Work, device: int) -> tuple[float, float]:
         # What is kept of it is not computed again.
         again = work.micro_tokens * (layer - each_layer)
     if not compiled:
-        # What passes backward through the feed-forward layer.
-        again += work.micro_tokens * 4 * work.inner_width / work.layout.tensor
+        # What passes backward through the feed-forward layer, and rows on their way to experts.
+        travelling = work.shape.experts_per_token * work.shape.width
+        backward = 4 * work.inner_width + travelling * (4 if work.layout.expert > 1 else 2)
+        again += work.micro_tokens * backward / work.layout.tensor
     return kept * work.in_flight(device), again
 
 
