@@ -24,17 +24,14 @@ from tianti.train.trainer import CHECKPOINTS, LOG
 ROOT = Path(__file__).parents[2]
 LAYOUTS = {
     2: [
-        ({"shard": 2}, ("muon",)),
-        ({"replicate": 2}, ("muon",)),
-        ({"context": 2}, ("muon",)),
         ({"tensor": 2}, ("adamw",)),
         ({"pipeline": 2}, ("experts",)),
-        ({"pipeline": 2, "stages": 2}, ("deep",)),
         ({"shard": 2, "expert": 2}, ("experts-muon",)),
     ],
     4: [
+        ({"replicate": 2, "shard": 2}, ("muon",)),
         ({"context": 2, "shard": 2}, ("muon",)),
-        ({"tensor": 2, "shard": 2}, ("muon", "experts-muon")),
+        ({"tensor": 2, "shard": 2}, ("muon",)),
         ({"pipeline": 2, "shard": 2}, ("adamw",)),
         ({"shard": 4, "expert": 2}, ("experts-muon",)),
     ],
@@ -43,19 +40,20 @@ LAYOUTS = {
 # The long form, of `make faults`.
 MORE = {
     2: [
-        ({"shard": 2}, ("experts", "adamw")),
-        ({"replicate": 2}, ("experts", "adamw")),
-        ({"context": 2}, ("experts", "adamw")),
+        ({"shard": 2}, ("muon", "experts", "adamw")),
+        ({"replicate": 2}, ("muon", "experts", "adamw")),
+        ({"context": 2}, ("muon", "experts", "adamw")),
+        ({"pipeline": 2, "stages": 2}, ("deep",)),
         ({"tensor": 2}, ("muon", "experts", "experts-muon")),
         ({"pipeline": 2}, ("muon", "adamw", "experts-muon")),
         ({"shard": 2, "expert": 2}, ("experts",)),
     ],
     4: [
         ({"shard": 4}, ("muon", "experts", "adamw")),
-        ({"replicate": 2, "shard": 2}, ("muon", "experts", "adamw")),
+        ({"replicate": 2, "shard": 2}, ("experts", "adamw")),
         ({"context": 2, "shard": 2}, ("experts", "adamw")),
         ({"context": 2, "shard": 2, "expert": 2}, ("experts-muon",)),
-        ({"tensor": 2, "shard": 2}, ("experts", "adamw")),
+        ({"tensor": 2, "shard": 2}, ("experts", "experts-muon", "adamw")),
         ({"tensor": 2, "shard": 2, "expert": 2}, ("experts-muon",)),
         ({"tensor": 2, "context": 2}, ("muon", "experts", "deep")),
         ({"tensor": 2, "replicate": 2}, ("muon", "experts")),
@@ -64,7 +62,7 @@ MORE = {
         ({"pipeline": 2, "shard": 2, "stages": 2}, ("deep",)),
     ],
     8: [
-        ({"replicate": 2, "shard": 4}, ("muon", "experts", "adamw")),
+        ({"shard": 4, "context": 2}, ("muon", "experts", "adamw")),
         ({"replicate": 2, "shard": 2, "context": 2}, ("muon", "experts", "adamw")),
         ({"tensor": 2, "pipeline": 2, "shard": 2}, ("muon", "experts")),
         ({"tensor": 2, "pipeline": 2, "shard": 2, "expert": 2}, ("experts",)),
@@ -100,8 +98,8 @@ COMMON = {"batch_rows": 4, "budget": "20 steps", "validate_every": 5}
 BROKEN_OFF, SAVED = 9, {"save_every": 1e-9, "keep_checkpoints": 2}
 GOES_ON = {
     2: {"replicate": 2},
-    4: {"shard": 2, "context": 2},
-    8: {"shard": 2, "tensor": 2, "pipeline": 2},
+    4: {"shard": 2, "tensor": 2},
+    8: {"replicate": 2, "shard": 2, "context": 2},
 }
 # What Muon makes of rounding shows in the norm first: 1 × 8 and 8 × 1 rows differ by 5e-6 in it.
 TOLERATED = {"loss": 1e-5, "validation_bits_per_byte": 1e-5, "grad_norm": 1e-4}
