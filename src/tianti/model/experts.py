@@ -132,10 +132,7 @@ class Experts(nn.Module):
     def _pass_through(self, x_NW: Tensor, gates_NK: Tensor, chosen_NK: Tensor) -> Tensor:
         """Gives the gated sum of what the chosen experts make of each token."""
         expert_M = chosen_NK.flatten()
-        order_M = expert_M.argsort(stable=True)
-        place_M = torch.empty_like(order_M).scatter_(
-            0, order_M, torch.arange(len(order_M), device=order_M.device)
-        )
+        order_M, place_M = sorting(expert_M)
         counts_E = torch.zeros(
             self.config.num_experts, dtype=torch.int64, device=expert_M.device
         ).scatter_add_(0, expert_M, torch.ones_like(expert_M))
@@ -143,6 +140,13 @@ class Experts(nn.Module):
         rows_MW = self.routed(rows_MW, counts_E)
         found_NKW = Reordered.apply(rows_MW, order_M, place_M).unflatten(0, chosen_NK.shape)
         return (found_NKW * gates_NK.unsqueeze(-1).to(found_NKW.dtype)).sum(dim=1)
+
+
+def sorting(keys_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Gives the stable order that sorts keys, and the way back: the place that each comes to."""
+    order_M = keys_M.argsort(stable=True)
+    numbers = torch.arange(len(order_M), device=order_M.device)
+    return order_M, torch.empty_like(order_M).scatter_(0, order_M, numbers)
 
 
 class _Pulled(torch.autograd.Function):

@@ -15,34 +15,25 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 def gathered(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
     """Gives the parts of all ranks one after the other; backward, gradients are added up."""
-    return _Gathered.apply(x, dimension, group)
+    return _ThereAndBack.apply(x, _gather, _scatter, dimension, group)
 
 
 def scattered(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
     """Gives this rank's part of the sum over all; backward, the gradients of all parts."""
-    return _Scattered.apply(x, dimension, group)
+    return _ThereAndBack.apply(x, _scatter, _gather, dimension, group)
 
 
-class _Gathered(torch.autograd.Function):
+class _ThereAndBack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
-        ctx.dimension, ctx.group = dimension, group
-        return _gather(x, dimension, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _scatter(gradient, ctx.dimension, ctx.group), None, None
-
-
-class _Scattered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:
-        ctx.dimension, ctx.group = dimension, group
-        return _scatter(x, dimension, group)
+    def forward(
+        ctx: Any, x: Tensor, there: Any, back: Any, dimension: int, group: dist.ProcessGroup
+    ) -> Tensor:
+        ctx.back, ctx.dimension, ctx.group = back, dimension, group
+        return there(x, dimension, group)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _gather(gradient, ctx.dimension, ctx.group), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.back(gradient, ctx.dimension, ctx.group), *[None] * 4
 
 
 def _gather(x: Tensor, dimension: int, group: dist.ProcessGroup) -> Tensor:

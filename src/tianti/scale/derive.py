@@ -372,10 +372,6 @@ def _train_settings(
         _learning_rate(shape, config.optimizer),
         tr("falls with the square root of the width"),
     )
-    output_rate = 1.0
-    if not shape.tied_embeddings:
-        output_rate = _output_rate(config.output_learning_rate, start, reasons)
-    precision = _precision(config.precision, facts, reasons)
     warmup = reasons.pick(
         "train.warmup_steps", config.warmup_steps, 40, tr("a few dozen steps settle the moments")
     )
@@ -396,18 +392,22 @@ def _train_settings(
         budget=config.budget,
         learning_rate=rate,
         start=start,
-        output_learning_rate=output_rate,
+        output_learning_rate=_output_rate(config.output_learning_rate, shape, start, reasons),
         batch_rows=rows,
         micro_batch_rows=min(micro, rows),
         warmup_steps=warmup,
         compile=_compiled(config.compile, facts, seconds, reasons),
-        precision=precision,
+        precision=_precision(config.precision, facts, reasons),
         seed=recipe.seed,
     )
 
 
-def _output_rate(asked: float | None, start: Start, reasons: _Reasons) -> float:
+def _output_rate(
+    asked: float | None, shape: TransformerConfig, start: Start, reasons: _Reasons
+) -> float:
     """Gives the learning rate of an output layer of its own, as a share of the others'."""
+    if shape.tied_embeddings:
+        return 1.0
     if start == "bigrams":
         why = tr("what is known from the start needs no large steps")
     else:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tianti.model.experts import Reordered
+from tianti.model.experts import Reordered, sorting
 from tianti.model.transformer import Transformer
 from tianti.train.parts import Holding, Piece
 
@@ -74,10 +74,7 @@ class SharedExperts:
         expert_M = experts.repeat(self._count).repeat_interleave(
             come_RE.flatten(), output_size=len(arrived_MW)
         )
-        order_M = expert_M.argsort(stable=True)
-        place_M = torch.empty_like(order_M).scatter_(
-            0, order_M, torch.arange(len(order_M), device=order_M.device)
-        )
+        order_M, place_M = sorting(expert_M)
         sorted_MW = Reordered.apply(arrived_MW, place_M, order_M)
         made_MW = Reordered.apply(inner(sorted_MW, come_RE.sum(0)), order_M, place_M)
         return _Sent.apply(made_MW, sizes[1], sizes[0], self._group)

@@ -1,6 +1,6 @@
 """A network laid out over many devices, as the trainer sees it.
 
-In one fixed order: layers are cut into stages, their products shared, experts shared out; then
+In one fixed order: products are shared, experts shared out, stages cut out of the layers; then
 FSDP2 cuts what weights there are by their first dimension and adds gradients up; copies of it
 (HSDP, or DDP where nothing is cut) add theirs up once more. The network is made without memory,
 laid out, and only then filled, so that no rank ever holds all of it.
@@ -64,10 +64,9 @@ class ManyRanks(Ranks):
         self.groups = groups = Groups(layout, device)
         self.degrees = layout.degrees()
         self.rank, self.world = dist.get_rank(), layout.devices
-        place = layout.place(self.rank)
-        self.number, self.count = place.rows, layout.row_groups
+        self._place = layout.place(self.rank)
+        self.number, self.count = self._place.rows, layout.row_groups
         self.first = self.rank == 0
-        self._place = place
         self._row = None if groups.row is None else SharedRow(groups.row, device)
         self._products = SharedProducts(groups.tensor, vocabulary) if layout.tensor > 1 else None
         if self._products is not None:
@@ -209,6 +208,7 @@ class ManyRanks(Ranks):
             for gradient, added in zip(there, together.split(sizes), strict=True):
                 gradient.copy_(added.view_as(gradient))
         if self._pipeline is not None and EMBEDDING in self._held and self._tied:
+            # The first stage looks ids up in it, the last makes scores with it.
             gradient = self._held[EMBEDDING][1].grad
             assert gradient is not None
             self._pipeline.share_ends(gradient)

@@ -7,7 +7,6 @@ more travels (interleaved 1F1B, Narayanan et al. 2021, arXiv:2104.04473).
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -81,7 +80,6 @@ class Pipeline:
         self.here = range(self._number, self.total, self._count)
         self.stages: dict[int, Stage] = {}
         self._schedules: dict[tuple[int, ...], Any] = {}
-        self._nats = torch.zeros(())
 
     @property
     def last(self) -> bool:
@@ -178,16 +176,15 @@ class Pipeline:
         return self._schedules[shape]
 
     def _wrapped(self, stage: Stage, number: int, rows: Rows) -> PipelineStage:
-        stream = functools.partial(self._stream, rows, stage)
-        whole = torch.empty(
-            *rows.ids_BT.shape, stage.config.width, dtype=self._dtype, device=self._device
-        )
+        stream = self._stream(rows, stage).requires_grad_()
+        # Of the final stream each has all tokens.
+        final = stream.new_empty(*rows.ids_BT.shape, stage.config.width)
         return PipelineStage(
             stage,
             number,
             self.total,
             self._device,
-            input_args=(rows.ids_BT if number == 0 else stream().requires_grad_(),),
-            output_args=(whole if stage.last else stream().requires_grad_(),),
+            input_args=(rows.ids_BT if stage.first else stream,),
+            output_args=(final if stage.last else stream,),
             group=self._group,
         )

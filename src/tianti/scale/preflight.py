@@ -18,6 +18,7 @@ import torch.distributed as dist
 from tianti.errors import UserError
 from tianti.files import MANIFEST, json_text, sha256_file
 from tianti.messages import tr
+from tianti.progress import Display
 from tianti.units import format_bytes
 
 # Seconds that a clock may differ, numbers that travel to measure a link, and how much slower than
@@ -53,7 +54,7 @@ def refuse_what_differs(task: dict[str, Any], inputs: dict[str, Path]) -> None:
                 tr(
                     "{what} on rank {ranks} is not that on rank 0",
                     what=name,
-                    ranks=", ".join(map(str, others)),
+                    ranks=_listed(others),
                 ),
                 where="train",
                 remedy=tr("Give all ranks the same files and the same installation"),
@@ -91,6 +92,17 @@ def refuse_what_is_wrong(out: Path, needed: float) -> None:
             ),
             where=out,
             remedy=tr("Free disk space, or lower train.keep_checkpoints"),
+        )
+
+
+def tell_speed(device: torch.device, display: Display) -> None:
+    """Says how fast sums travel, and which ranks are slow."""
+    speed, slow = slow_ranks(device)
+    display.say(tr("Sums travel at {speed} a second", speed=format_bytes(speed)), "dim")
+    if slow:
+        display.say(
+            tr("Rank {ranks} computes at less than half of the others' speed", ranks=_listed(slow)),
+            "yellow",
         )
 
 

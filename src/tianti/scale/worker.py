@@ -26,11 +26,10 @@ from tianti.scale.launch import FAILURE, RESULT
 from tianti.scale.layout import Layout
 from tianti.scale.parallel import ManyRanks
 from tianti.scale.place import Place, place_in
-from tianti.scale.preflight import refuse_what_differs, refuse_what_is_wrong, slow_ranks
+from tianti.scale.preflight import refuse_what_differs, refuse_what_is_wrong, tell_speed
 from tianti.scale.world import TIMEOUT, join, leave
 from tianti.train.config import TrainSettings, TrainStageConfig
 from tianti.train.stage import train
-from tianti.units import format_bytes
 
 # Seconds that who waits for another waits; for tests and slow disks.
 PATIENCE = "TIANTI_RANKS_TIMEOUT"
@@ -159,16 +158,8 @@ def share(
     display = Display() if ranks.first else SILENT
     cost = training_cost(config.model, settings, 0.0, 0.0)
     refuse_what_is_wrong(out, cost.checkpoint_disk)
-    _tell_speed(device, display)
+    tell_speed(device, display)
     return train(config, inputs, out, display, ranks)
-
-
-def _tell_speed(device: torch.device, display: Display) -> None:
-    speed, slow = slow_ranks(device)
-    display.say(tr("Sums travel at {speed} a second", speed=format_bytes(speed)), "dim")
-    if slow:
-        ranks = ", ".join(map(str, slow))
-        display.say(tr("Rank {ranks} computes at less than half of the others' speed", ranks=ranks))
 
 
 def device_of(name: str, place: Place) -> torch.device:
