@@ -161,9 +161,53 @@ def test_layouts_are_all_products_that_give_the_number(count, shape):
         )
 
 
-def test_what_is_planned_can_be_trained():
-    for one in plan_layouts(LLAMA_8B, adamw(48), 64, H100):
-        refuse_nonsense(one.estimate.work.layout, LLAMA_8B, one.estimate.work.settings)
+def refusal(found) -> str | None:
+    try:
+        refuse_nonsense(found.layout, found.shape, found.settings)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("shape", [LLAMA_8B, MIXTURE], ids=["dense", "experts"])
+def test_what_is_planned_can_be_trained(shape):
+    planned = [one.estimate.work for one in plan_layouts(shape, adamw(48), 64, H100)]
+    assert [refusal(one) for one in planned] == [None] * 5
+    # Nor would anything do.
+    assert refusal(work(Layout(shard=32), rows=48)) is not None
+
+
+def test_experts_that_others_have_need_not_travel():
+    apart, spread = (
+        estimate(work(Layout(shard=64, expert=expert), shape=MIXTURE), H100) for expert in (1, 16)
+    )
+    routed = 3 * 4096 * 1024 * 128 * 32
+    spared = routed * (63 / 64 - 1 / 16 * 3 / 4)
+    assert apart.sent["weights"] - spread.sent["weights"] == pytest.approx(4 * spared, rel=1e-6)
+    assert spread.sent["expert"] > apart.sent["expert"] == 0
+    # What is held in the end is the same.
+    assert apart.memory.weights == pytest.approx(spread.memory.weights)
+
+
+def test_rows_that_devices_share_wait_for_keys_and_values():
+    alone, shared = (
+        estimate(work(Layout(shard=shard, context=context), rows=8), H100)
+        for shard, context in ((8, 1), (4, 2))
+    )
+    assert alone.seconds.exposed == 0
+    seconds = shared.sent["context"] / (H100.bandwidth(2) * 0.6)
+    assert shared.seconds.exposed == pytest.approx(seconds)
+
+
+def test_rings_grow_with_who_is_in_them():
+    near, far = (
+        estimate(work(Layout(shard=count), rows=2 * count, micro=2, mode="selective"), H100)
+        for count in (64, 4096)
+    )
+    # As many bytes, but each waits for more devices.
+    assert far.sent["weights"] == pytest.approx(near.sent["weights"], rel=0.02)
+    waiting = far.seconds.exposed - near.seconds.exposed
+    assert waiting == pytest.approx(3 * 32 * (4096 - 64) * 6e-6, rel=0.2)
 
 
 def test_devices_that_are_more_than_rows_share_these():

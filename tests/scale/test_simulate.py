@@ -45,8 +45,9 @@ def work(layout, micro_batches=1, mode="full", **changes):
         (Layout(shard=4, tensor=8), 1, "selective", {}),
         (Layout(shard=4, tensor=2, pipeline=2), 4, "full", {}),
         (Layout(shard=64, expert=8), 1, "full", SPARSE),
+        (Layout(shard=8, pipeline=2, expert=8), 4, "full", SPARSE),
     ],
-    ids=["shard", "replicate", "tensor", "pipeline", "expert"],
+    ids=["shard", "replicate", "tensor", "pipeline", "expert", "pipeline-expert"],
 )
 def test_memory_is_what_the_planner_says(layout, micro_batches, mode, changes):
     wanted = work(layout, micro_batches, mode, **changes)

@@ -82,9 +82,10 @@ def _moments(work: Work, device: int) -> list[Memory]:
 
     if layout.pipeline > 1:
         # Put together, and with gradients of their own, from the first micro-batch to the last.
+        together, _ = work.together_parameters(device)
         return [
-            memory(4 * whole, 2 * whole + 2 * layer, kept + again, 0.0),
-            memory(4 * whole, 2 * whole, kept, loss),
+            memory(4 * together, 2 * together + 2 * layer, kept + again, 0.0),
+            memory(4 * together, 2 * together, kept, loss),
         ]
     # Of several micro-batches all but the first find gradients.
     before = weights if work.micro_batches > 1 else 0.0
@@ -198,7 +199,7 @@ def _gathered(work: Work) -> float:
     whole, hidden = work.stage_parameters()
     if work.layout.pipeline > 1:
         # Put together, and with gradients of their own, from the first micro-batch to the last.
-        return 8 * whole
+        return 8 * work.together_parameters()[0]
     if work.layout.cut == 1:
         return 0.0
     # Two layers ahead of the work, one layer's gradients before they are added up, and the ends,

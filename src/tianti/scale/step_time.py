@@ -166,10 +166,14 @@ def bytes_sent(work: Work, each: int) -> dict[str, float]:
     flow = work.micro_tokens * each * passes * work.stage_layers
     keys = flow * layout.context * 2 * shape.kv_width / layout.tensor
     routed = flow * shape.width * shape.experts_per_token / layout.tensor
+    every, routed_weights = work.together_parameters()
+    # Experts are cut over fewer devices, because each has some of them alone.
+    among = layout.cut * layout.tensor / layout.expert if layout.spread_experts else layout.cut
+    travelling = (every - routed_weights) * _others(layout.cut) + routed_weights * _others(among)
     between = flow / work.stage_layers * shape.width * 2 * layout.stages / layout.tensor
     return {
-        "weights": whole * each * 2 * together * _others(layout.cut),
-        "gradients": whole * 4 * together * _others(layout.cut),
+        "weights": travelling * each * 2 * together,
+        "gradients": travelling * 4 * together,
         "copies": 8 * whole / layout.cut * _others(layout.replicate),
         # Attention and feed-forward each gather before and scatter after, there and back.
         "tensor": flow * shape.width * _others(layout.tensor) * (8 + 4 * again),
@@ -179,7 +183,7 @@ def bytes_sent(work: Work, each: int) -> dict[str, float]:
     }
 
 
-def _others(degree: int) -> float:
+def _others(degree: float) -> float:
     """Gives the share of a whole that others hold."""
     return (degree - 1) / degree
 
@@ -202,7 +206,7 @@ def _exposed(
     copies = seconds("copies", span * layout.replicate)
     # Copies travel after the last backward pass of each layer; of those half is hidden by it.
     hidden = worked / work.micro_batches / 2
-    never = seconds("pipeline", layout.devices) + seconds("expert", layout.tensor * layout.expert)
+    never = seconds("pipeline", layout.devices) + seconds("expert", layout.expert)
     # Attention waits for keys and values.
     never += seconds("context", near)
     return max(0.0, cut - worked) + max(0.0, copies - hidden) + never

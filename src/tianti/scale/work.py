@@ -122,6 +122,22 @@ class Work:
         sparse = shape.shared_experts * one / layout.tensor + self.routed_parameters()
         return shape.attention_parameters() / layout.tensor + max(dense / layout.tensor, sparse)
 
+    def together_parameters(self, device: int | None = None) -> tuple[float, float]:
+        """Gives the weights that a device computes with, and of these those of routed experts.
+
+        What is cut is put together for that; experts that others have are not.
+
+        Args:
+            device: see `stage_parameters`.
+        """
+        shape, layout = self.shape, self.layout
+        whole, _ = self.stage_parameters(device)
+        layers = self.stage_layers if device is None else self.layers_of(device)
+        sparse = layers * shape.sparse_layers / shape.depth
+        of_all = sparse * shape.num_experts * 3 * shape.width * shape.expert_width
+        here = sparse * self.routed_parameters()
+        return whole - of_all / layout.tensor + here, here
+
     def routed_parameters(self) -> float:
         """Gives the weights of the experts of one layer that a device computes with."""
         shape = self.shape
