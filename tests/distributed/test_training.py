@@ -76,7 +76,7 @@ UNTIED = {"tied_embeddings": False}
 VARIANTS = {
     "muon": ({}, {"micro_batch_rows": 1}),
     "experts": (SIGMOID, {"optimizer": "adamw", "balance_rate": 0.01, "micro_batch_rows": 1}),
-    "experts-muon": (SOFTMAX, {"balance_loss": 0.1}),
+    "experts-muon": (SOFTMAX, {"balance_loss": 0.1, "micro_batch_rows": 1}),
     "adamw": (
         UNTIED,
         {
