@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import tiny_recipe
 from tianti.files import read_json
-from tianti.runs.runner import PARTIAL
+from tianti.runs.verify import PARTIAL
 from tianti.train.checkpoint import newest_step
 from tianti.train.log import read_log
 from tianti.train.trainer import CHECKPOINTS, LOG
