@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -38,6 +40,16 @@ def test_a_full_disk_is_named(ranks, tmp_path):
     ranks += [[1e9, 1e12], [1e9, 10.0], [1e9, 1e12], [1e9, 20.0]]
     with pytest.raises(UserError, match=r"rank 1, 3 has no room for checkpoints of 1000 B"):
         preflight.refuse_what_is_wrong(tmp_path, 1e3)
+
+
+def test_what_earlier_checkpoints_take_counts_as_room(ranks, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=600)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="no room"):
+        preflight.refuse_what_is_wrong(tmp_path, 1e3)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "earlier").write_bytes(bytes(400))
+    preflight.refuse_what_is_wrong(tmp_path, 1e3)
 
 
 def test_a_slow_rank_is_named(ranks):

@@ -24,6 +24,8 @@ FIGURES = (
     "watts",
     "products",
 )
+# How far from the table's a driver's memory may be: it keeps some for itself.
+MEMORY_SAID = 0.1
 _NUMBERED = re.compile(r"(?:(\d+)\s*[x×*]\s*)?(\S.*)")
 
 
@@ -166,6 +168,22 @@ def _named(name: str, table: dict[str, Device], figures: dict[str, float]) -> De
             names=", ".join(table),
         ),
     )
+
+
+def recognize(name: str, memory: float, table: dict[str, Device]) -> Device | None:
+    """Gives the device that a driver calls so, or None.
+
+    Args:
+        name: such as `NVIDIA H100 80GB HBM3`.
+        memory: that it says to have, in bytes.
+        table: known devices.
+    """
+    for known, device in table.items():
+        if _plain(known.split("-")[0]) in _plain(name) and (
+            abs(memory / device.memory - 1) < MEMORY_SAID
+        ):
+            return device
+    return None
 
 
 def _plain(name: str) -> str:

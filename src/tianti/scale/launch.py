@@ -17,8 +17,10 @@ from tianti.errors import UserError
 from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
+from tianti.scale.choose import choose_layout
 from tianti.scale.cost import refuse_what_cannot_fit
-from tianti.scale.layout import refuse_nonsense, settle
+from tianti.scale.hardware import Device, load_table, recognize
+from tianti.scale.layout import refuse_nonsense
 from tianti.train.checkpoint import newest_step
 from tianti.train.config import LayoutConfig, TrainStageConfig
 from tianti.train.trainer import CHECKPOINTS
@@ -95,19 +97,33 @@ def settled_task(
     Raises:
         UserError: so many processes cannot do it.
     """
-    settled = settle(layout, processes, per_machine)
-    refuse_nonsense(settled, config.model, config.settings)
+    shape, settings, kind = config.model, config.settings, _kind(config.device)
+    settled = choose_layout(layout, shape, settings, processes, per_machine, kind)
+    refuse_nonsense(settled, shape, settings)
     refuse_what_cannot_fit(config, settled, per_machine)
     display.say(
         tr("{processes} processes: {layout}", processes=processes, layout=settled.describe()), "dim"
     )
     return {
-        "model": config.model.as_dict(),
-        "settings": config.settings.model_dump(mode="json"),
+        "model": shape.as_dict(),
+        "settings": settings.model_dump(mode="json"),
         "device": config.device,
         "layout": asdict(settled),
         "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
     }
+
+
+def _kind(name: str) -> Device | None:
+    """Gives the figures of the GPUs that train, where they are known."""
+    # Here, because a run with nothing to do can be spared it.
+    import torch
+
+    from tianti.device import choose_device, memory_bytes
+
+    device = choose_device(name)
+    if device.type != "cuda":
+        return None
+    return recognize(torch.cuda.get_device_name(device), memory_bytes(device), load_table())
 
 
 def _watched(processes: int, task: Path, display: Display) -> int:

@@ -72,8 +72,10 @@ def refuse_what_is_wrong(out: Path, needed: float) -> None:
         UserError: on every rank, naming those where something is wrong.
     """
     dist.barrier()
-    now, free = time.time(), float(shutil.disk_usage(out).free)
-    seen = _of_all_ranks([now, free])
+    # What earlier checkpoints take, new ones get.
+    earlier = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    room = float(shutil.disk_usage(out).free + earlier)
+    seen = _of_all_ranks([time.time(), room])
     middle = statistics.median(clock for clock, _ in seen)
     late = [rank for rank, (clock, _) in enumerate(seen) if abs(clock - middle) > MOST_SKEW]
     if late:
