@@ -81,7 +81,7 @@ VARIANTS = {
         # with other micro-batches too.
         {"optimizer": "adamw", "balance_rate": 0.01, "micro_batch_rows": 1, "batch_rows": 8},
     ),
-    "experts-muon": (SOFTMAX, {"balance_loss": 0.1, "micro_batch_rows": 1}),
+    "experts-muon": (SOFTMAX, {"balance_loss": 0.1, "micro_batch_rows": 1, "batch_rows": 8}),
     "adamw": (
         UNTIED,
         {

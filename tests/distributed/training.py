@@ -15,7 +15,7 @@ from tests.train.test_optimizers import settings
 from tests.train.training_data import TOKEN_BYTES, stream
 from tianti.model.transformer import Transformer
 from tianti.progress import SILENT
-from tianti.scale.layout import Layout
+from tianti.scale.layout import Layout, refuse_nonsense
 from tianti.scale.parallel import ManyRanks
 from tianti.scale.place import place_in
 from tianti.scale.world import join, leave
@@ -34,6 +34,7 @@ def train(
 ) -> None:
     values = settings(**changes)
     config = tiny_config(context=32, **shape)
+    refuse_nonsense(layout, config, values)
     ranks = ManyRanks(layout, torch.device("cpu"), config.vocab_size)
     with torch.device("meta"):
         model = Transformer(config, dropout=values.dropout)

@@ -20,6 +20,7 @@ from tianti.progress import SILENT
 from tianti.train.budget import StepClock, steps_of_budget
 from tianti.train.checkpoint import list_checkpoints, load_last_good
 from tianti.train.log import read_log
+from tianti.train.ranks import ALONE, Ranks
 from tianti.train.stage import place
 from tianti.train.trainer import CHECKPOINTS, LOG, TrainData, Trainer
 from tianti.units import parse_budget
@@ -298,6 +299,33 @@ def test_the_validation_is_the_plain_sum_over_its_rows(splits, tmp_path):
             nats -= chances[row, column, batch.labels[row, column]].item()
             count += 1
     assert made.validation_bits_per_byte() == pytest.approx(nats / math.log(2) / count, rel=1e-5)
+
+
+class OneOf(Ranks):
+    """One of several ranks, which hears nothing of the others."""
+
+    def __init__(self, number, count):
+        self.number, self.count = number, count
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 40])
+@pytest.mark.parametrize("rows", [4, 1000])
+def test_any_number_of_ranks_measures_on_the_same_rows(splits, tmp_path, count, rows):
+    made = trainer(splits, tmp_path, validation_rows=rows, validation_tokens=300)
+
+    def rows_of(ranks):
+        made.ranks = ranks
+        batches = list(made._validation_batches())
+        counted = [batch.labels[(batch.labels != -100).any(1)] for batch in batches]
+        return len(batches), sorted(row.tolist() for part in counted for row in part)
+
+    made.state.total_steps = 1000
+    _, alone = rows_of(ALONE)
+    assert len(alone) == max(rows, 12)
+    parts = [rows_of(OneOf(number, count)) for number in range(count)]
+    # All make as many passes, or they would wait for each other.
+    assert len({passes for passes, _ in parts}) == 1
+    assert sorted(row for _, part in parts for row in part) == alone
 
 
 def test_a_budget_of_time_becomes_steps_that_stay(splits, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ next document's segment and has that document's first token as its label.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,16 @@ class BatchStream:
         if self.rows % world:
             raise ValueError(f"{self.rows} rows cannot be shared evenly by {world} processes")
         first = step * self.rows
-        rows = np.stack([self._row(first + i, progress) for i in range(rank, self.rows, world)])
+        return self.rows_numbered(range(first + rank, first + self.rows, world), progress)
+
+    def rows_numbered(self, numbers: Sequence[int], progress: float = 0.0) -> Batch:
+        """Gives some rows.
+
+        Args:
+            numbers: of the rows, counted from the first step on.
+            progress: as in `batch`.
+        """
+        rows = np.stack([self._row(number, progress) for number in numbers])
         ids, labels = rows[:, :-1], rows[:, 1:]
         segments = np.cumsum(ids == self.split.index["end_of_text"], axis=1)
         return Batch(np.ascontiguousarray(ids), np.ascontiguousarray(labels), segments)

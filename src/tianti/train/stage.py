@@ -161,10 +161,9 @@ def _train_data(
             late = _stream(tokens / LATE, context, rows, settings.seed)
         else:
             display.say(tr("Too few late copies for one row: they are left out"), "yellow")
-    validation_rows = VALIDATION_ROWS + -VALIDATION_ROWS % ranks.count
     return TrainData(
         train=_stream(tokens / "train", context, rows, settings.seed, late),
-        validation=_stream(tokens / "validation", context, validation_rows, 0),
+        validation=_stream(tokens / "validation", context, VALIDATION_ROWS, 0),
         token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.model.transformer import Transformer
 from tianti.objective.causal import Rows
+from tianti.objective.linear_cross_entropy import IGNORED
 from tianti.progress import Display, Task
 from tianti.tokens.permutation import mix
 from tianti.tokens.stream import Batch, BatchStream
@@ -451,25 +452,32 @@ class Trainer:
         `validation_tokens` of them, less in a short training: a forward pass costs a third of a
         training step, so ten validations of `VALIDATION_SHARE` cost 4 % of the training.
         """
-        stream = self.data.validation
+        nats = num_bytes = 0.0
+        for batch in self._validation_batches():
+            self._heed_a_request()
+            rows = self._rows(batch, 0, len(batch.ids))
+            nats += self.ranks.evaluate(self.loss, rows).nats.item()
+            labels = rows.labels_BT.cpu().numpy()
+            num_bytes += self.data.token_bytes[labels[labels != IGNORED]].sum()
+        sums = [torch.tensor(value, dtype=torch.float64) for value in (nats, num_bytes)]
+        whole_nats, whole_bytes = (self.ranks.total(value).item() for value in sums)
+        return whole_nats / math.log(2) / max(whole_bytes, 1)
+
+    def _validation_batches(self) -> Iterator[Batch]:
+        """Gives this rank's part of the rows to measure on, the same however many share them.
+
+        Who has none left while others do repeats one, with no label to count.
+        """
+        stream, number, count = self.data.validation, self.ranks.number, self.ranks.count
         available = stream.rows_per_epoch // stream.rows
         budget = VALIDATION_SHARE * self.state.total_steps * self.tokens_per_step
         tokens = min(self.settings.validation_tokens, budget)
         wanted = math.ceil(tokens / (stream.rows * stream.context))
-        nats = num_bytes = 0.0
-        token_bytes = torch.from_numpy(self.data.token_bytes)
-        for index in range(max(1, min(available, wanted))):
-            self._heed_a_request()
-            batch = stream.batch(index, self.ranks.number, self.ranks.count)
-            labels = torch.from_numpy(batch.labels)
-            counted = token_bytes[labels]
+        stop = max(1, min(available, wanted)) * stream.rows
+        at_once = -(-stream.rows // count)
+        for first in range(0, stop, at_once * count):
+            numbers = first + number + count * np.arange(at_once)
+            batch = stream.rows_numbered(numbers.clip(max=stop - 1).tolist())
             # Special tokens stand for no bytes: neither their loss nor their bytes count.
-            masked = np.where(counted.numpy() > 0, batch.labels, -100)
-            rows = self._rows(Batch(batch.ids, masked, batch.segments), 0, len(batch.ids))
-            nats += self.ranks.evaluate(self.loss, rows).nats.item()
-            columns = self.ranks.columns(labels.shape[1])
-            here = counted if columns is None else counted[:, columns.here.cpu()]
-            num_bytes += here.sum().item()
-        sums = [torch.tensor(value, dtype=torch.float64) for value in (nats, num_bytes)]
-        whole_nats, whole_bytes = (self.ranks.total(value).item() for value in sums)
-        return whole_nats / math.log(2) / max(whole_bytes, 1)
+            counted = (self.data.token_bytes[batch.labels] > 0) & (numbers < stop)[:, None]
+            yield Batch(batch.ids, np.where(counted, batch.labels, IGNORED), batch.segments)
