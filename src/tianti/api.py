@@ -213,7 +213,7 @@ def answering(
     from tianti.evaluate.models.endpoint import Endpoint
     from tianti.evaluate.models.foreign import Foreign
     from tianti.evaluate.models.network import Network
-    from tianti.exchange.huggingface import is_known
+    from tianti.exchange.huggingface import is_own
 
     if str(model).startswith(("http://", "https://")):
         if not served:
@@ -225,7 +225,7 @@ def answering(
         endpoint = Endpoint(str(model), served)
         return endpoint, Path(EVALUATIONS) / endpoint.identity
     path = model_folder(model)
-    if not is_known(path):
+    if not is_own(path):
         foreign = Foreign(path, choose_device(device))
         return foreign, Path(EVALUATIONS) / f"{foreign.name}-{foreign.identity[:8]}"
     loaded = load_model(path, device)

@@ -105,8 +105,6 @@ def test_directories_written_by_transformers_are_read(tmp_path):
         (SOFTMAX, {"decoder_sparse_step": 2}, "decoder_sparse_step"),
         (SOFTMAX, {"mlp_only_layers": [1]}, "mlp_only_layers"),
         (SIGMOID, {"n_group": 2}, "n_group"),
-        (SIGMOID, {"use_qk_norm": False}, "use_qk_norm"),
-        (SIGMOID, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ],
 )
 def test_what_would_be_computed_wrongly_is_refused(written, changes, values, message):

@@ -1,11 +1,15 @@
 """Reads and writes a Transformer as a Hugging Face directory.
 
-A dense network is a Qwen3; with experts a Qwen3-MoE, or, where the router scores each expert by
-itself, a GLM-4.5, which has its bias and its shared experts.
+A network of our own is a Qwen3; with experts a Qwen3-MoE, or, where the router scores each expert
+by itself, a GLM-4.5, which has its bias and its shared experts. One that was read is written as
+what it was.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +17,46 @@ import torch
 from torch import Tensor
 
 from tianti.errors import Damaged, UserError
+from tianti.exchange.families import OWN, read_config, write_config
+from tianti.exchange.names import Theirs, weight_names
 from tianti.files import read_json, write_json, write_tensors
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.model.transformer import Transformer
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG = "config.json"
-
-# Fields of config.json that change the result if they are other than these; a file that sets one
-# of them otherwise is refused rather than computed wrongly.
-_REQUIRED = {
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "use_sliding_window": False,
-    "rope_scaling": None,
-    "decoder_sparse_step": 1,
-    "n_group": 1,
-    "topk_group": 1,
-    "num_nextn_predict_layers": 0,
-}
-_ARCHITECTURES = {
-    "qwen3": "Qwen3ForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-    "glm4_moe": "Glm4MoeForCausalLM",
-}
+# Bytes of one file of weights, as transformers has it.
+SHARD_BYTES = 5 * 10**9
+# What older files hold besides weights: tables that are computed.
+_TABLES = re.compile(r".*(\.rotary_emb\.inv_freq|\.attn\.(masked_)?bias)")
 
 
 def save_transformer(
-    model: Transformer, folder: Path, *, eos_token_id: int, pad_token_id: int
+    model: Transformer,
+    folder: Path,
+    *,
+    eos_token_id: int,
+    pad_token_id: int,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes `config.json`, `generation_config.json` and `model.safetensors`.
+    """Writes `config.json`, `generation_config.json` and the weights.
+
+    Args:
+        model: the network.
+        folder: where to.
+        eos_token_id: ends a text.
+        pad_token_id: fills up.
+        shard_bytes: most of one file; more are written as several with an index.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokens = {"bos_token_id": None, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
-    write_json(folder / CONFIG, _config_to_huggingface(model.config) | tokens)
+    write_json(folder / CONFIG, write_config(model.config) | tokens)
     write_json(folder / "generation_config.json", {"do_sample": True, **tokens})
-    weights = {name: part.contiguous() for name, part in _weights_to_huggingface(model).items()}
-    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+    _write_weights(_to_huggingface(model), folder, shard_bytes)
 
 
 def load_config(folder: Path) -> TransformerConfig:
@@ -69,7 +72,7 @@ def load_config(folder: Path) -> TransformerConfig:
             where=folder,
             remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
         )
-    return _config_from_huggingface(read_json(folder / CONFIG), folder / CONFIG)
+    return read_config(read_json(folder / CONFIG), folder / CONFIG)
 
 
 def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transformer:
@@ -79,255 +82,100 @@ def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transf
         UserError: the folder is no model, or of a family not known here.
         Damaged: a file is missing, torn, or does not fit the configuration.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     config = load_config(folder)
-    path = folder / WEIGHTS
-    try:
-        weights = load_file(path)
-    except FileNotFoundError as error:
-        remedy = tr("Fetch or write it again")
-        raise Damaged(tr("file is missing"), where=path, remedy=remedy) from error
-    except (SafetensorError, OSError) as error:
-        raise Damaged(
-            tr("file is damaged ({reason})", reason=error),
-            where=path,
-            remedy=tr("Fetch or write it again"),
-        ) from error
     with torch.device("meta"):
         model = Transformer(config)
-    model = model.to_empty(device=device)
-    _fill(model, weights, path)
+    with _open_weights(folder) as (files, path):
+        model = model.to_empty(device=device)
+        _fill(model, files, path)
     return model
 
 
-def is_known(folder: Path) -> bool:
-    """Tells whether a directory holds a family that is computed here; also where it is no model."""
+def is_own(folder: Path) -> bool:
+    """Tells whether a network is of the kinds that recipes make; also where it is no model."""
     path = folder / CONFIG
-    return not path.is_file() or read_json(path).get("model_type") in _ARCHITECTURES
+    return not path.is_file() or read_json(path).get("model_type") in OWN
 
 
-def _config_to_huggingface(config: TransformerConfig) -> dict[str, Any]:
-    family = _family(config)
-    return {
-        "architectures": [_ARCHITECTURES[family]],
-        "model_type": family,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "num_hidden_layers": config.depth,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.context,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tied_embeddings,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "initializer_range": 0.02,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "rope_scaling": None,
-        "use_cache": True,
-        "torch_dtype": "float32",
-    } | _experts_to_huggingface(config, family)
-
-
-def _family(config: TransformerConfig) -> str:
-    if not config.num_experts:
-        return "qwen3"
-    return "qwen3_moe" if config.router == "softmax" else "glm4_moe"
-
-
-def _experts_to_huggingface(config: TransformerConfig, family: str) -> dict[str, Any]:
-    if family == "qwen3":
-        return {}
-    alike = {
-        "moe_intermediate_size": config.expert_width,
-        "num_experts_per_tok": config.experts_per_token,
-        "norm_topk_prob": config.normalized_gates,
-    }
-    if family == "qwen3_moe":
-        return alike | {
-            "num_experts": config.num_experts,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": list(range(config.dense_layers)),
-            "output_router_logits": False,
-        }
-    return alike | {
-        "n_routed_experts": config.num_experts,
-        "n_shared_experts": config.shared_experts,
-        "routed_scaling_factor": config.gate_scale,
-        "first_k_dense_replace": config.dense_layers,
-        "n_group": 1,
-        "topk_group": 1,
-        "use_qk_norm": True,
-        "partial_rotary_factor": 1.0,
-        "num_nextn_predict_layers": 0,
-    }
-
-
-def _experts_from_huggingface(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    family = values["model_type"]
-    if family == "qwen3":
-        return {}
-    alike = {
-        "experts_per_token": values["num_experts_per_tok"],
-        "expert_width": values["moe_intermediate_size"],
-        "normalized_gates": values.get("norm_topk_prob", family == "glm4_moe"),
-    }
-    if family == "qwen3_moe":
-        dense = values.get("mlp_only_layers") or []
-        if sorted(dense) != list(range(len(dense))):
-            raise _unsupported("mlp_only_layers", dense, list(range(len(dense))), path)
-        # transformers writes its own name for it too.
-        experts = values.get("num_experts") or values["num_local_experts"]
-        return alike | {"num_experts": experts, "dense_layers": len(dense)}
-    rope = values.get("rope_parameters") or {}
-    part = rope.get("partial_rotary_factor") or values.get("partial_rotary_factor", 0.5)
-    for name, found, expected in (
-        ("use_qk_norm", values.get("use_qk_norm", False), True),
-        ("partial_rotary_factor", part, 1.0),
-    ):
-        if found != expected:
-            raise _unsupported(name, found, expected, path)
-    return alike | {
-        "num_experts": values["n_routed_experts"],
-        "shared_experts": values.get("n_shared_experts", 1),
-        "router": "sigmoid",
-        "gate_scale": values.get("routed_scaling_factor", 1.0),
-        "dense_layers": values.get("first_k_dense_replace", 1),
-    }
-
-
-def _unsupported(name: str, value: Any, expected: Any, path: Path) -> UserError:
-    return UserError(
-        tr("{name} = {value!r} is not supported", name=name, value=value),
-        where=path,
-        remedy=tr("Only {value!r} is computed correctly here", value=expected),
-    )
-
-
-def _config_from_huggingface(values: dict[str, Any], path: Path) -> TransformerConfig:
-    if values.get("model_type") not in _ARCHITECTURES:
-        raise UserError(
-            tr("model family {family!r} is not known", family=values.get("model_type")),
-            where=path,
-            remedy=tr("Known families: {families}", families=", ".join(_ARCHITECTURES)),
-        )
-    for name, expected in _REQUIRED.items():
-        if values.get(name, expected) != expected:
-            raise _unsupported(name, values[name], expected, path)
-    rope = values.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise _unsupported("rope_type", rope["rope_type"], "default", path)
-    try:
-        return TransformerConfig(
-            vocab_size=values["vocab_size"],
-            width=values["hidden_size"],
-            depth=values["num_hidden_layers"],
-            num_heads=values["num_attention_heads"],
-            num_kv_heads=values["num_key_value_heads"],
-            head_dim=values.get("head_dim", 128),
-            mlp_width=values["intermediate_size"],
-            context=values["max_position_embeddings"],
-            rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
-            norm_eps=values.get("rms_norm_eps", 1e-6),
-            tied_embeddings=values.get("tie_word_embeddings", False),
-            **_experts_from_huggingface(values, path),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(
-            tr("the model configuration is wrong: {reason}", reason=error), where=path
-        ) from error
-
-
-def _layer_names(config: TransformerConfig, index: int) -> dict[str, list[tuple[str, int]]]:
-    """Gives for each of our weights in a layer the Hugging Face ones it is stacked from."""
-    theirs, attention = f"model.layers.{index}", f"model.layers.{index}.self_attn"
-    return {
-        "attention_norm.weight": [(f"{theirs}.input_layernorm.weight", config.width)],
-        "attention.qkv.weight": [
-            (f"{attention}.q_proj.weight", config.attention_width),
-            (f"{attention}.k_proj.weight", config.kv_width),
-            (f"{attention}.v_proj.weight", config.kv_width),
-        ],
-        "attention.out.weight": [(f"{attention}.o_proj.weight", config.width)],
-        "attention.query_norm.weight": [(f"{attention}.q_norm.weight", config.head_dim)],
-        "attention.key_norm.weight": [(f"{attention}.k_norm.weight", config.head_dim)],
-        "feedforward_norm.weight": [(f"{theirs}.post_attention_layernorm.weight", config.width)],
-    } | (
-        _expert_names(config, f"{theirs}.mlp")
-        if config.has_experts(index)
-        else _swiglu_names("feedforward", f"{theirs}.mlp", config.width, config.mlp_width)
-    )
-
-
-def _swiglu_names(
-    ours: str, theirs: str, width: int, inner: int
-) -> dict[str, list[tuple[str, int]]]:
-    return {
-        f"{ours}.gate_up.weight": [
-            (f"{theirs}.gate_proj.weight", inner),
-            (f"{theirs}.up_proj.weight", inner),
-        ],
-        f"{ours}.down.weight": [(f"{theirs}.down_proj.weight", width)],
-    }
-
-
-def _expert_names(config: TransformerConfig, theirs: str) -> dict[str, list[tuple[str, int]]]:
-    names = {"feedforward.router.weight": [(f"{theirs}.gate.weight", config.num_experts)]}
-    if config.router == "sigmoid":
-        bias = f"{theirs}.gate.e_score_correction_bias"
-        names["feedforward.bias"] = [(bias, config.num_experts)]
-    for number in range(config.num_experts):
-        one = _swiglu_names(
-            "feedforward.routed", f"{theirs}.experts.{number}", config.width, config.expert_width
-        )
-        for ours, parts in one.items():
-            names.setdefault(ours, []).extend(parts)
-    if config.shared_experts:
-        inner = config.shared_experts * config.expert_width
-        shared = f"{theirs}.shared_experts"
-        names |= _swiglu_names("feedforward.shared", shared, config.width, inner)
-    return names
-
-
-def _all_names(config: TransformerConfig) -> dict[str, list[tuple[str, int]]]:
-    names = {
-        "embedding.weight": [("model.embed_tokens.weight", config.vocab_size)],
-        "final_norm.weight": [("model.norm.weight", config.width)],
-    }
-    if not config.tied_embeddings:
-        names["head.weight"] = [("lm_head.weight", config.vocab_size)]
-    for index in range(config.depth):
-        for ours, theirs in _layer_names(config, index).items():
-            names[f"layers.{index}.{ours}"] = theirs
-    return names
-
-
-def _weights_to_huggingface(model: Transformer) -> dict[str, Tensor]:
+def _to_huggingface(model: Transformer) -> dict[str, Tensor]:
     ours = _tensors(model)
     weights = {}
-    for name, parts in _all_names(model.config).items():
-        pieces = ours[name].detach().cpu().split([rows for _, rows in parts])
-        weights.update({theirs: piece for (theirs, _), piece in zip(parts, pieces, strict=True)})
+    for name, parts in weight_names(model.config).items():
+        pieces = ours[name].detach().cpu().split([part.rows for part in parts])
+        for part, piece in zip(parts, pieces, strict=True):
+            weights[part.name] = (piece.t() if part.transposed else piece).contiguous()
     return weights
 
 
+def _write_weights(weights: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    room = shard_bytes
+    for name, tensor in weights.items():
+        if shards[-1] and tensor.nbytes > room:
+            shards.append({})
+            room = shard_bytes
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    if len(shards) == 1:
+        write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+        return
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_tensors(folder / file, shard, {"format": "pt"})
+        places |= dict.fromkeys(shard, file)
+    size = sum(tensor.nbytes for tensor in weights.values())
+    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+
+
+@contextmanager
+def _open_weights(folder: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Gives the open file of each tensor by its name, and what is read first."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / INDEX
+    if (folder / WEIGHTS).is_file() or not path.is_file():
+        path = folder / WEIGHTS
+    names = [WEIGHTS] if path.name == WEIGHTS else _shards(path)
+    remedy = tr("Fetch or write it again")
+    with ExitStack() as opened:
+        files: dict[str, Any] = {}
+        for name in names:
+            path = folder / name
+            try:
+                file = opened.enter_context(safe_open(path, framework="pt"))
+                files |= dict.fromkeys(file.keys(), file)
+            except FileNotFoundError as error:
+                raise Damaged(tr("file is missing"), where=path, remedy=remedy) from error
+            except (SafetensorError, OSError) as error:
+                raise Damaged(
+                    tr("file is damaged ({reason})", reason=error), where=path, remedy=remedy
+                ) from error
+        yield files, path
+
+
+def _shards(path: Path) -> list[str]:
+    """Gives the files that an index names, which lie beside it."""
+    places = read_json(path).get("weight_map")
+    names = sorted(set(places.values())) if isinstance(places, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise Damaged(tr("the index of weights is wrong"), where=path)
+    return names
+
+
 @torch.no_grad()
-def _fill(model: Transformer, weights: dict[str, Tensor], path: Path) -> None:
+def _fill(model: Transformer, files: dict[str, Any], path: Path) -> None:
     """Copies weights into a model built without memory, and recomputes its tables."""
     # Tables, and loads of experts, which are not kept.
     model.fill_buffers()
     ours = _tensors(model)
-    names = _all_names(model.config)
-    expected = {theirs for parts in names.values() for theirs, _ in parts}
-    unknown = set(weights) - expected - {"lm_head.weight"}
-    missing = expected - set(weights)
+    names = weight_names(model.config)
+    expected = {part.name for parts in names.values() for part in parts}
+    files = {_full_name(name, expected): (name, file) for name, file in files.items()}
+    unknown = {name for name in files if not _TABLES.fullmatch(name)} - expected
+    # A tied output layer may be there all the same.
+    unknown.discard("lm_head.weight")
+    missing = expected - set(files)
     if unknown or missing:
         raise Damaged(
             tr(
@@ -338,18 +186,29 @@ def _fill(model: Transformer, weights: dict[str, Tensor], path: Path) -> None:
             where=path,
         )
     for name, parts in names.items():
-        stacked = torch.cat([weights[theirs] for theirs, _ in parts])
+        stacked = torch.cat([_read(part, *files[part.name]) for part in parts])
         if stacked.shape != ours[name].shape:
             raise Damaged(
                 tr(
                     "{name} has shape {found}, config.json says {expected}",
-                    name=parts[0][0],
+                    name=parts[0].name,
                     found=tuple(stacked.shape),
                     expected=tuple(ours[name].shape),
                 ),
                 where=path,
             )
         ours[name].copy_(stacked)
+
+
+def _full_name(name: str, expected: set[str]) -> str:
+    """Gives a tensor's name with the root that some files of GPT-2 leave out."""
+    full = f"transformer.{name}"
+    return full if full in expected else name
+
+
+def _read(part: Theirs, name: str, file: Any) -> Tensor:
+    tensor = file.get_tensor(name)
+    return tensor.t() if part.transposed else tensor
 
 
 def _tensors(model: Transformer) -> dict[str, Tensor]:

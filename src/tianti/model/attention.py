@@ -1,9 +1,10 @@
-"""Causal self-attention with grouped key/value heads and normalised queries and keys."""
+"""Causal self-attention with grouped key/value heads, over all or a window of the tokens before."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
+from tianti.model.norm import make_norm
 from tianti.model.products import Linear
 from tianti.model.rotary import rotate
 
@@ -32,25 +34,40 @@ class Columns:
     all: Tensor
 
 
-def document_mask(segments_BT: Tensor, columns: Columns | None = None) -> Tensor:
+def document_mask(segments_BT: Tensor, columns: Columns | None = None, window: int = 0) -> Tensor:
     """Gives which token may look at which: earlier ones of its own document.
 
     Args:
         segments_BT: number of the document each token belongs to.
         columns: the tokens that look and those looked at; all, in order, when not given.
+        window: tokens that each looks back on, itself among them; 0 for all.
 
     Returns:
         Booleans `(batch, 1, tokens that look, tokens looked at)`.
     """
     if columns is None:
         same = segments_BT[:, :, None] == segments_BT[:, None, :]
-        return same.tril().unsqueeze(1)
+        return (same.tril().triu(1 - window) if window else same.tril()).unsqueeze(1)
     looking, seen = segments_BT[:, columns.here], segments_BT[:, columns.all]
-    not_later = columns.here[:, None] >= columns.all[None, :]
-    return ((looking[:, :, None] == seen[:, None, :]) & not_later).unsqueeze(1)
+    back = columns.here[:, None] - columns.all[None, :]
+    within = (back >= 0) & (back < window) if window else back >= 0
+    return ((looking[:, :, None] == seen[:, None, :]) & within).unsqueeze(1)
 
 
-def document_blocks(segments_BT: Tensor, columns: Columns | None = None) -> BlockMask:
+def causal_mask(earlier: int, time: int, window: int, device: torch.device) -> Tensor:
+    """Gives the same of `time` new tokens behind `earlier` cached ones, all of one document.
+
+    Returns:
+        Booleans `(time, earlier + time)`.
+    """
+    mask = torch.ones(time, earlier + time, dtype=torch.bool, device=device)
+    mask = mask.tril(diagonal=earlier)
+    return mask.triu(earlier + 1 - window) if window else mask
+
+
+def document_blocks(
+    segments_BT: Tensor, columns: Columns | None = None, window: int = 0
+) -> BlockMask:
     """Gives the same as `document_mask` as blocks, of which empty ones are not computed.
 
     For compiled steps on a GPU (FlexAttention, Dong et al. 2024, arXiv:2412.05496). Which blocks
@@ -61,11 +78,13 @@ def document_blocks(segments_BT: Tensor, columns: Columns | None = None) -> Bloc
         order = torch.arange(segments_BT.shape[1], device=segments_BT.device)
         columns = Columns(order, order)
     here, all_columns = columns.here, columns.all
+    reach = window or segments_BT.shape[1]
     looking_BR, seen_BC = segments_BT[:, here], segments_BT[:, all_columns]
 
     def may_look(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
         same = looking_BR[batch, row] == seen_BC[batch, column]
-        return (here[row] >= all_columns[column]) & same
+        back = here[row] - all_columns[column]
+        return (back >= 0) & (back < reach) & same
 
     first_Q, last_Q = _block_ends(looking_BR)
     first_K, last_K = _block_ends(seen_BC)
@@ -76,12 +95,14 @@ def document_blocks(segments_BT: Tensor, columns: Columns | None = None) -> Bloc
     one_Q, one_K = first_Q == last_Q, first_K == last_K
     alike = (first_Q[:, :, None] == first_K[:, None]) & one_Q[:, :, None] & one_K[:, None]
     full = alike & (begin_Q[:, :, None] >= end_K[:, None])
+    full &= end_Q[:, :, None] - begin_K[:, None] < reach
     if len(here) % BLOCK:
         # What is behind the end is looked at by none.
         full[:, -1] = False
     if len(all_columns) % BLOCK:
         full[:, :, -1] = False
     part = shared & (end_Q[:, :, None] >= begin_K[:, None]) & ~full
+    part &= begin_Q[:, :, None] - end_K[:, None] < reach
     return BlockMask.from_kv_blocks(
         *_counted(part),
         *_counted(full),
@@ -119,15 +140,20 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.qkv = Linear(config.width, config.attention_width + 2 * config.kv_width)
-        self.out = Linear(config.attention_width, config.width)
-        self.query_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
-        self.key_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+        heads, keys, width = config.attention_width, config.kv_width, config.width
+        self.qkv = Linear(width, heads + 2 * keys, config.attention_bias != "none")
+        self.out = Linear(heads, width, config.attention_bias == "all")
+        self.query_norm = self.key_norm = None
+        if config.query_key_norm != "none":
+            each = config.query_key_norm == "head"
+            kind, eps = config.norm, config.norm_eps
+            self.query_norm = make_norm(kind, config.head_dim if each else heads, eps)
+            self.key_norm = make_norm(kind, config.head_dim if each else keys, eps)
 
     def forward(
         self,
         x_BTW: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotary: tuple[Tensor, Tensor] | None,
         mask: Tensor | BlockMask | None,
         cache: KeyValueCache | None,
         layer: int,
@@ -136,8 +162,8 @@ class Attention(nn.Module):
 
         Args:
             x_BTW: normalised residual stream `(batch, time, width)`.
-            rotary: cosines and sines of the tokens' positions, `(time, head_dim)` or
-                `(batch, 1, time, head_dim)` each.
+            rotary: cosines and sines of the tokens' positions, `(time, width that turns)` or
+                `(batch, 1, time, width that turns)` each; None where none turns.
             mask: from `document_mask` or `document_blocks`, booleans over cached and new tokens, or
                 None for plain causal attention.
             cache: earlier keys and values, which this call extends, or None.
@@ -148,18 +174,20 @@ class Attention(nn.Module):
         """
         config = self.config
         batch, time, _ = x_BTW.shape
-        query, key, value = (
-            part.view(batch, time, -1, config.head_dim).transpose(1, 2)
-            for part in self.qkv(x_BTW).split(
-                [config.attention_width, config.kv_width, config.kv_width], dim=-1
-            )
-        )
-        query = rotate(self.query_norm(query), *rotary)
-        key = rotate(self.key_norm(key), *rotary)
+        widths = [config.attention_width, config.kv_width, config.kv_width]
+        query, key, value = self.qkv(x_BTW).split(widths, dim=-1)
+        query, key = self._heads(query, self.query_norm), self._heads(key, self.key_norm)
+        value = self._heads(value)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
         if self.gather is not None:
             key, value = self.gather(key), self.gather(value)
+        options: dict[str, Any] = {"enable_gqa": config.num_heads != config.num_kv_heads}
+        if config.attention_scale:
+            options["scale"] = config.attention_scale
         if isinstance(mask, BlockMask):
-            return self._out(_blockwise(query, key, value, mask), batch, time)
+            gathered = _blockwise(query, key, value, mask, config.attention_softcap, options)
+            return self._out(gathered, batch, time)
         causal = mask is None
         if cache is not None:
             earlier = cache.length
@@ -167,31 +195,62 @@ class Attention(nn.Module):
             if time == 1:
                 causal = False
             elif earlier and causal:
-                causal, mask = False, _causal_after(earlier, time, x_BTW.device)
+                causal, mask = False, causal_mask(earlier, time, 0, x_BTW.device)
+        if config.attention_softcap:
+            if causal:
+                mask = causal_mask(0, time, 0, x_BTW.device)
+            cap = config.attention_softcap
+            return self._out(_capped(query, key, value, mask, cap, options), batch, time)
         gathered = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=causal,
-            enable_gqa=config.num_heads != config.num_kv_heads,
+            query, key, value, attn_mask=mask, is_causal=causal, **options
         )
         return self._out(gathered, batch, time)
+
+    def _heads(self, x_BTW: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Gives `(batch, heads, time, head_dim)`, normalised."""
+        whole = norm is not None and self.config.query_key_norm == "all"
+        if norm is not None and whole:
+            x_BTW = norm(x_BTW)
+        x_BHTD = x_BTW.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+        return x_BHTD if norm is None or whole else norm(x_BHTD)
 
     def _out(self, gathered_BHTD: Tensor, batch: int, time: int) -> Tensor:
         return self.out(gathered_BHTD.transpose(1, 2).reshape(batch, time, -1))
 
 
-def _blockwise(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask) -> Tensor:
-    grouped = query.shape[1] != key.shape[1]
+def _blockwise(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: BlockMask,
+    softcap: float,
+    options: dict[str, Any],
+) -> Tensor:
+    def capped(score: Tensor, *_: Tensor) -> Tensor:
+        return softcap * torch.tanh(score / softcap)
+
     # The rotation leaves queries and keys in float32 where products are in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    gathered = flex_attention(query, key, value, block_mask=mask, enable_gqa=grouped)
+    if softcap:
+        options = options | {"score_mod": capped}
+    gathered = flex_attention(query, key, value, block_mask=mask, **options)
     assert isinstance(gathered, Tensor)
     return gathered
 
 
-def _causal_after(earlier: int, time: int, device: torch.device) -> Tensor:
-    """Gives the causal mask of `time` new tokens behind `earlier` cached ones."""
-    mask = torch.ones(time, earlier + time, dtype=torch.bool, device=device)
-    return mask.tril(diagonal=earlier)
+def _capped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    softcap: float,
+    options: dict[str, Any],
+) -> Tensor:
+    """Gives attention whose scores stay within `softcap`, for which PyTorch has no kernel."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    scale = options.get("scale", query.shape[-1] ** -0.5)
+    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / softcap))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.float().softmax(dim=-1).to(value.dtype) @ value

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tianti.messages import tr
+from tianti.model.norm import NormKind
+from tianti.model.rotary import RopeScaling
 
 _POSITIVE = (
     "vocab_size",
@@ -49,6 +51,27 @@ class TransformerConfig:
         normalized_gates: the chosen experts' scores are divided by their sum.
         gate_scale: factor of the gates of the sigmoid router.
         dense_layers: first layers that have a dense SwiGLU of `mlp_width` all the same.
+        norm: of the stream; see `tianti.model.norm.make_norm`.
+        norm_place: of each branch: `before` it, `after` it (OLMo 2), or both (Gemma).
+        query_key_norm: queries and keys are normalised by `head`, `all` heads together (OLMo 2),
+            or not (`none`).
+        attention_bias: products of attention have none, those of queries, keys and values have
+            one (`qkv`), or all have (`all`).
+        activation: of the feed-forward; `gelu_tanh` is its approximation.
+        gated: the feed-forward has a gate; without it, `down(activation(up(x)))`.
+        mlp_bias: its products have biases.
+        positions: `rotary`, or `learned` vectors added to the embedding (GPT-2).
+        rotary_share: share of a head's dimensions that turn.
+        rope_scaling: of rotary positions, for long contexts; not of those with a window.
+        local_rope_theta: base of the rotary positions of layers with a window; 0 for the same.
+        window: tokens that a layer with a window looks back on, itself among them; 0 for no such
+            layers.
+        full_layers: layers that look back on all tokens although others have a window.
+        attention_scale: factor of the scores; 0 for `head_dim ** -0.5`.
+        attention_softcap: scores stay within it by a tanh; 0 for none (Gemma 2).
+        logit_softcap: the same of the vocabulary's scores.
+        embedding_scale: factor of the embedding.
+        family: of Hugging Face that it is read from and written as; empty for the one that fits.
     """
 
     vocab_size: int
@@ -70,8 +93,30 @@ class TransformerConfig:
     normalized_gates: bool = True
     gate_scale: float = 1.0
     dense_layers: int = 0
+    norm: NormKind = "rms"
+    norm_place: Literal["before", "after", "both"] = "before"
+    query_key_norm: Literal["head", "all", "none"] = "head"
+    attention_bias: Literal["none", "qkv", "all"] = "none"
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
+    gated: bool = True
+    mlp_bias: bool = False
+    positions: Literal["rotary", "learned"] = "rotary"
+    rotary_share: float = 1.0
+    rope_scaling: RopeScaling | None = None
+    local_rope_theta: float = 0.0
+    window: int = 0
+    full_layers: tuple[int, ...] = ()
+    attention_scale: float = 0.0
+    attention_softcap: float = 0.0
+    logit_softcap: float = 0.0
+    embedding_scale: float = 1.0
+    family: str = ""
 
     def __post_init__(self) -> None:
+        # As they are after a way through JSON.
+        if isinstance(self.rope_scaling, dict):
+            object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
+        object.__setattr__(self, "full_layers", tuple(self.full_layers))
         for name in _POSITIVE:
             if (value := getattr(self, name)) <= 0:
                 raise ValueError(f"{name} must be positive, it is {value}")
@@ -129,6 +174,15 @@ class TransformerConfig:
         """Tells whether a layer's feed-forward is a mixture of experts."""
         return bool(self.num_experts) and layer >= self.dense_layers
 
+    def has_window(self, layer: int) -> bool:
+        """Tells whether a layer looks back on some tokens alone."""
+        return bool(self.window) and layer not in self.full_layers
+
+    @property
+    def rotary_width(self) -> int:
+        """Gives the dimensions of a head that turn."""
+        return int(self.head_dim * self.rotary_share)
+
     def attention_parameters(self) -> int:
         """Gives the number of weights in the attention matrices of one layer."""
         return self.width * (2 * self.attention_width + 2 * self.kv_width)
@@ -139,7 +193,7 @@ class TransformerConfig:
         Args:
             active: count of the experts only those that one token passes through.
         """
-        dense = 3 * self.width * self.mlp_width
+        dense = (3 if self.gated else 2) * self.width * self.mlp_width
         chosen = self.experts_per_token if active else self.num_experts
         expert = 3 * self.width * self.expert_width
         sparse = (chosen + self.shared_experts) * expert + self.num_experts * self.width
@@ -147,13 +201,26 @@ class TransformerConfig:
         return self.depth * self.attention_parameters() + feedforward
 
     def embedding_parameters(self) -> int:
-        """Gives the number of weights in the embedding and, untied, the output layer."""
-        return self.vocab_size * self.width * (1 if self.tied_embeddings else 2)
+        """Gives the number of weights in the embeddings and, untied, the output layer."""
+        places = self.context * self.width if self.positions == "learned" else 0
+        return self.vocab_size * self.width * (1 if self.tied_embeddings else 2) + places
 
     def num_parameters(self) -> int:
         """Gives the number of weights of the network, tied ones counted once."""
-        norms = self.depth * (2 * self.width + 2 * self.head_dim) + self.width
-        return self.matrix_parameters() + norms + self.embedding_parameters()
+        return self.matrix_parameters() + self._vectors() + self.embedding_parameters()
+
+    def _vectors(self) -> int:
+        """Gives the number of weights of norms and biases."""
+        norms = 4 if self.norm_place == "both" else 2
+        each = self.width * (2 if self.norm == "layer" else 1)
+        wide = {"none": 0, "head": 2 * self.head_dim, "all": self.attention_width + self.kv_width}
+        layer = norms * each + wide[self.query_key_norm]
+        if self.attention_bias != "none":
+            layer += self.attention_width + 2 * self.kv_width
+            layer += self.width if self.attention_bias == "all" else 0
+        biases = (2 if self.gated else 1) * self.mlp_width + self.width if self.mlp_bias else 0
+        dense = self.depth - self.sparse_layers
+        return self.depth * layer + dense * biases + each
 
     def num_active_parameters(self) -> int:
         """Gives the number of weights that one token passes through."""

@@ -82,7 +82,7 @@ class Experts(nn.Module):
         self.router = Linear(width, count)
         self.routed = Routed(count, width, inner)
         shared = config.shared_experts * inner
-        self.shared = FeedForward(width, shared) if shared else None
+        self.shared = FeedForward(config, shared) if shared else None
         self.register_buffer("bias", torch.zeros(count) if config.router == "sigmoid" else None)
         self.register_buffer("load", torch.empty(count))
         self.register_buffer("pull", torch.empty(count), persistent=False)

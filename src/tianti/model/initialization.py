@@ -4,12 +4,13 @@ One place, so that a rule which transfers with size changes here and nowhere els
 
 | role      | weights                                | starts as                          |
 |-----------|----------------------------------------|------------------------------------|
-| embedding | token embedding (tied or not)          | N(0, 0.02²)                        |
+| embedding | of tokens (tied or not), of places     | N(0, 0.02²)                        |
 | head      | untied output layer                    | N(0, 1 / width)                    |
-| hidden    | qkv, gate_up                           | N(0, 1 / fan_in)                   |
+| hidden    | qkv, gate_up, up                       | N(0, 1 / fan_in)                   |
 | hidden    | out, down: what writes to the stream   | 0                                  |
 | router    | scores of the experts                  | N(0, 0.02²)                        |
-| norm      | RMSNorm gains                          | 1                                  |
+| norm      | gains                                  | 1                                  |
+| bias      | of products and norms                  | 0                                  |
 
 Writers that start at zero make the network the identity at step 0 whatever its depth, so that the
 same learning rate serves shallow and deep ones (Zhang et al. 2019, arXiv:1901.09321; also
@@ -30,7 +31,7 @@ from tianti.model.experts import Experts
 from tianti.model.transformer import Transformer
 
 EMBEDDING_STD = 0.02
-Role = Literal["embedding", "head", "hidden", "router", "norm"]
+Role = Literal["embedding", "head", "hidden", "router", "norm", "bias"]
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ def weight_roles(config: TransformerConfig) -> dict[str, WeightRole]:
     roles = {}
     for name, parameter in model.named_parameters():
         shape = tuple(parameter.shape)
-        if name == "embedding.weight":
+        if name in ("embedding.weight", "positions.weight"):
             roles[name] = WeightRole("embedding", shape, shape[:1])
         elif name == "head.weight":
             roles[name] = WeightRole("head", shape, shape[:1])
         elif parameter.ndim == 1:
-            roles[name] = WeightRole("norm", shape, shape)
+            roles[name] = WeightRole("bias" if name.endswith("bias") else "norm", shape, shape)
         elif name.endswith("router.weight"):
             roles[name] = WeightRole("router", shape, shape[:1])
         else:
@@ -88,7 +89,8 @@ def _fused(model: Transformer) -> dict[str, tuple[int, ...]]:
             config.kv_width,
         )
         if not isinstance(layer.feedforward, Experts):
-            fused[f"{feedforward}.gate_up.weight"] = (config.mlp_width,) * 2
+            if config.gated:
+                fused[f"{feedforward}.gate_up.weight"] = (config.mlp_width,) * 2
             continue
         experts, inner = config.num_experts, config.expert_width
         fused[f"{feedforward}.routed.gate_up.weight"] = (inner,) * 2 * experts
@@ -112,8 +114,9 @@ def initialize(
     generator = torch.Generator().manual_seed(seed)
     for name, role in weight_roles(model.config).items():
         if role.role == "norm":
-            values = torch.ones(())
-        elif role.writes_to_stream:
+            # A gain of one more than its weight.
+            values = torch.full((), 0.0 if model.config.norm == "rms_plus_one" else 1.0)
+        elif role.role == "bias" or role.writes_to_stream:
             values = torch.zeros(())
         else:
             small = role.role in ("embedding", "router")

@@ -68,14 +68,15 @@ def transposed_matmul(a_MN: Tensor, b_MK: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A linear layer without bias whose product goes the fastest way."""
+    """A linear layer whose product goes the fastest way."""
 
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, inputs: int, outputs: int, bias: bool = False):
+        super().__init__(inputs, outputs, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Gives `(…, outputs)` from `(…, inputs)`."""
-        return linear(x, self.weight)
+        found = linear(x, self.weight)
+        return found if self.bias is None else found + self.bias.to(found.dtype)
 
 
 def _goes_through_onednn(x: Tensor, weight_NK: Tensor) -> bool:

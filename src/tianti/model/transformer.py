@@ -7,11 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from tianti.model.attention import Attention, Columns, document_blocks, document_mask
+from tianti.model.attention import (
+    Attention,
+    Columns,
+    causal_mask,
+    document_blocks,
+    document_mask,
+)
 from tianti.model.cache import KeyValueCache
 from tianti.model.config import TransformerConfig
 from tianti.model.experts import Experts
 from tianti.model.feedforward import FeedForward
+from tianti.model.norm import make_norm
 from tianti.model.precision import in_product_precision
 from tianti.model.products import Linear, linear
 from tianti.model.rotary import rotary_table
@@ -20,32 +27,44 @@ from tianti.model.rotary import rotary_table
 class Layer(nn.Module):
     """Attention and feed-forward, each on the normalised stream and added to it."""
 
-    def __init__(self, config: TransformerConfig, dropout: float = 0.0, sparse: bool = False):
+    def __init__(self, config: TransformerConfig, index: int, dropout: float = 0.0):
         super().__init__()
-        self.dropout = dropout
-        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.dropout, self.has_window = dropout, config.has_window(index)
+        before, after = config.norm_place != "after", config.norm_place != "before"
+        self.attention_norm = _norm(config) if before else None
         self.attention = Attention(config)
-        self.feedforward_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.feedforward = (
-            Experts(config) if sparse else FeedForward(config.width, config.mlp_width)
-        )
+        self.attention_out_norm = _norm(config) if after else None
+        self.feedforward_norm = _norm(config) if before else None
+        self.feedforward = Experts(config) if config.has_experts(index) else FeedForward(config)
+        self.feedforward_out_norm = _norm(config) if after else None
 
     def forward(
         self,
         x_BTW: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotary: tuple[Tensor, Tensor] | None,
         mask: Tensor | BlockMask | None = None,
         cache: KeyValueCache | None = None,
         layer: int = 0,
     ) -> Tensor:
         """Gives the residual stream `(batch, time, width)` after this layer."""
-        gathered_BTW = self.attention(self.attention_norm(x_BTW), rotary, mask, cache, layer)
-        x_BTW = x_BTW + self._dropped(gathered_BTW)
-        return x_BTW + self._dropped(self.feedforward(self.feedforward_norm(x_BTW)))
+        gathered_BTW = self.attention(
+            _normalized(self.attention_norm, x_BTW), rotary, mask, cache, layer
+        )
+        x_BTW = x_BTW + self._dropped(_normalized(self.attention_out_norm, gathered_BTW))
+        found_BTW = self.feedforward(_normalized(self.feedforward_norm, x_BTW))
+        return x_BTW + self._dropped(_normalized(self.feedforward_out_norm, found_BTW))
 
     def _dropped(self, branch_BTW: Tensor) -> Tensor:
         # Without it not even a copy is made.
         return F.dropout(branch_BTW, self.dropout) if self.dropout and self.training else branch_BTW
+
+
+def _norm(config: TransformerConfig) -> nn.Module:
+    return make_norm(config.norm, config.width, config.norm_eps)
+
+
+def _normalized(norm: nn.Module | None, x_BTW: Tensor) -> Tensor:
+    return x_BTW if norm is None else norm(x_BTW)
 
 
 class Transformer(nn.Module):
@@ -64,35 +83,47 @@ class Transformer(nn.Module):
             GPU, rather than by `document_mask`.
     """
 
-    cosine: Tensor
-    sine: Tensor
-
     def __init__(self, config: TransformerConfig, dropout: float = 0.0):
         super().__init__()
         self.config = config
         self.block_masks = False
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.layers = nn.ModuleList(
-            Layer(config, dropout, config.has_experts(index)) for index in range(config.depth)
-        )
-        self.final_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        learned = config.positions == "learned"
+        self.positions = nn.Embedding(config.context, config.width) if learned else None
+        self.layers = nn.ModuleList(Layer(config, index, dropout) for index in range(config.depth))
+        self.final_norm = _norm(config)
         self.head = None if config.tied_embeddings else Linear(config.width, config.vocab_size)
-        cosine, sine = self.rotary_buffers(config)
-        self.register_buffer("cosine", cosine, persistent=False)
-        self.register_buffer("sine", sine, persistent=False)
+        for name, table in self.rotary_buffers(config).items():
+            self.register_buffer(name, table, persistent=False)
 
     @staticmethod
-    def rotary_buffers(config: TransformerConfig) -> tuple[Tensor, Tensor]:
-        """Gives the cosines and sines of every position of the context."""
-        return rotary_table(config.head_dim, config.context, config.rope_theta)
+    def rotary_buffers(config: TransformerConfig) -> dict[str, Tensor]:
+        """Gives the cosines and sines of every position of the context.
+
+        Returns:
+            `cosine` and `sine`; with `local_` before their names those of layers with a window
+            where they have another base, and with `long_` those of texts beyond the original
+            context where these are other.
+        """
+        if config.positions == "learned":
+            return {}
+        width, context, scaling = config.rotary_width, config.context, config.rope_scaling
+        tables = {"": rotary_table(width, context, config.rope_theta, scaling)}
+        if config.window and config.local_rope_theta:
+            tables["local_"] = rotary_table(width, context, config.local_rope_theta)
+        if scaling is not None and scaling.kind == "longrope":
+            tables["long_"] = rotary_table(width, context, config.rope_theta, scaling, long=True)
+        return {
+            f"{kind}{name}": table
+            for kind, pair in tables.items()
+            for name, table in zip(("cosine", "sine"), pair, strict=True)
+        }
 
     @torch.no_grad()
     def fill_buffers(self) -> None:
         """Fills what is no weight, in a network that was made without memory."""
-        for buffer, values in zip(
-            (self.cosine, self.sine), self.rotary_buffers(self.config), strict=True
-        ):
-            buffer.copy_(values)
+        for name, values in self.rotary_buffers(self.config).items():
+            self.get_buffer(name).copy_(values)
         for experts in self.mixtures().values():
             experts.forget_routing()
 
@@ -114,7 +145,7 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Gives where the weights lie."""
-        return self.cosine.device
+        return next(self.parameters()).device
 
     def forward(
         self,
@@ -147,7 +178,7 @@ class Transformer(nn.Module):
         Raises:
             ValueError: the sequence is longer than the context.
         """
-        x_BTW = self.embedding(ids_BT) if embeddings_BTW is None else embeddings_BTW
+        x_BTW = self._embedded(ids_BT) if embeddings_BTW is None else embeddings_BTW
         # Of the stream each of several devices may have a part.
         given = (segments_BT, ids_BT, embeddings_BTW)
         time = next(tensor.shape[1] for tensor in given if tensor is not None)
@@ -156,33 +187,74 @@ class Transformer(nn.Module):
         if columns is not None:
             places: Tensor | slice = columns.here
         elif positions_BT is not None:
-            # One table for all heads of a row.
-            places = positions_BT.unsqueeze(1)
+            places = positions_BT
         elif end > self.config.context:
             raise ValueError(f"{end} tokens exceed the context of {self.config.context}")
         else:
             places = slice(start, end)
-        rotary = (self.cosine[places].to(x_BTW.dtype), self.sine[places].to(x_BTW.dtype))
+        if self.positions is not None:
+            x_BTW = x_BTW + self.positions.weight[places]
         # The stream passes through memory between the layers' kernels: in half of the bytes.
         x_BTW = in_product_precision(x_BTW)
-        looks: Tensor | BlockMask | None = mask
-        if segments_BT is not None:
-            looks = self._mask(segments_BT, columns)
+        looks = self._looks(mask, segments_BT, columns, start, end)
+        turns = self._turns(places, end, x_BTW.dtype)
         for index, layer in enumerate(self.layers):
             # Without a cache the layers are called alike, so that compiled they are one kernel.
             place = () if cache is None else (cache, index)
-            x_BTW = layer(x_BTW, rotary, looks, *place)
+            windowed = bool(layer.has_window)
+            x_BTW = layer(x_BTW, turns[windowed], looks[windowed], *place)
         if cache is not None:
             cache.advance(time)
         return self.final_norm(x_BTW)
 
-    def _mask(self, segments_BT: Tensor, columns: Columns | None) -> Tensor | BlockMask:
-        mask = document_blocks if self.block_masks else document_mask
-        return mask(segments_BT, columns)
+    def _embedded(self, ids_BT: Tensor | None) -> Tensor:
+        x_BTW, scale = self.embedding(ids_BT), self.config.embedding_scale
+        return x_BTW if scale == 1 else x_BTW * scale
+
+    def _looks(
+        self,
+        mask: Tensor | None,
+        segments_BT: Tensor | None,
+        columns: Columns | None,
+        start: int,
+        end: int,
+    ) -> dict[bool, Tensor | BlockMask | None]:
+        """Gives which token looks at which, in layers without (False) and with a window (True)."""
+        window = self.config.window
+        if segments_BT is not None:
+            make = document_blocks if self.block_masks else document_mask
+            usual = make(segments_BT, columns)
+            return {False: usual, True: make(segments_BT, columns, window) if window else usual}
+        if not window or end <= window:
+            return {False: mask, True: mask}
+        if mask is not None:
+            raise ValueError(f"{end} tokens exceed the window of {window}, which a mask knows not")
+        return {False: None, True: causal_mask(start, end - start, window, self.device)}
+
+    def _turns(
+        self, places: Tensor | slice, end: int, dtype: torch.dtype
+    ) -> dict[bool, tuple[Tensor, Tensor] | None]:
+        """Gives cosines and sines for layers without (False) and with a window (True)."""
+        if self.positions is not None or self.config.positions == "learned":
+            return {False: None, True: None}
+
+        def table(kind: str) -> tuple[Tensor, Tensor]:
+            # One table for all heads of a row, where rows have places of their own.
+            found = (self.get_buffer(f"{kind}{name}")[places] for name in ("cosine", "sine"))
+            cosine, sine = (part.unsqueeze(1) if part.ndim == 3 else part for part in found)
+            return cosine.to(dtype), sine.to(dtype)
+
+        scaling = self.config.rope_scaling
+        long = scaling is not None and scaling.kind == "longrope" and end > scaling.original_context
+        usual = table("long_" if long else "")
+        local = self.config.window and self.config.local_rope_theta
+        return {False: usual, True: table("local_") if local else usual}
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""
-        return linear(hidden, self.output_weight).float()
+        scores = linear(hidden, self.output_weight).float()
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(scores / cap) if cap else scores
 
     @property
     def output_weight(self) -> Tensor:

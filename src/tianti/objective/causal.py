@@ -82,6 +82,7 @@ def causal_loss(
         labels_BT,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
+        softcap=model.config.logit_softcap,
         chunk=chunk,
         share=share,
     )

@@ -69,6 +69,7 @@ def linear_cross_entropy(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    softcap: float = 0.0,
     chunk: Callable[..., Chunk] | None = None,
     share: VocabularyShare | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -81,6 +82,7 @@ def linear_cross_entropy(
         label_smoothing: share of the target that is spread evenly over the vocabulary (Szegedy et
             al. 2016).
         z_loss: weight of the squared log of the denominator (PaLM, Chowdhery et al. 2022).
+        softcap: scores stay within it by a tanh; 0 for none.
         chunk: `chunk_loss` compiled; itself when not given.
         share: which rows of the output layer `weight_VW` has; all when not given. Then every rank
             gives the loss of the whole vocabulary, and of the gradient of `hidden_NW` its part,
@@ -90,8 +92,9 @@ def linear_cross_entropy(
         The sum to descend, and the plain cross-entropy in nats, which is not differentiated.
     """
     wanted = torch.is_grad_enabled() and (hidden_NW.requires_grad or weight_VW.requires_grad)
+    options = (label_smoothing, z_loss, softcap, wanted)
     return _LinearCrossEntropy.apply(
-        hidden_NW, weight_VW, labels_N, label_smoothing, z_loss, wanted, chunk or chunk_loss, share
+        hidden_NW, weight_VW, labels_N, options, chunk or chunk_loss, share
     )
 
 
@@ -101,6 +104,7 @@ def chunk_loss(
     labels_N: Tensor,
     label_smoothing: float,
     z_loss: float,
+    softcap: float,
     wanted: bool,
     share: VocabularyShare | None = None,
 ) -> Chunk:
@@ -112,11 +116,14 @@ def chunk_loss(
         labels_N: see `linear_cross_entropy`.
         label_smoothing: see there.
         z_loss: see there.
+        softcap: see there.
         wanted: whether gradients are.
         share: see there.
     """
     full = torch.promote_types(weight_VW.dtype, torch.float32)
     logits = matmul_transposed(hidden_NW, weight_VW).to(full)
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
     supervised = (labels_N != IGNORED).to(full)
     size = len(weight_VW) if share is None else share.size
     places, has_label = labels_N.clamp(min=0).unsqueeze(1), supervised
@@ -145,7 +152,10 @@ def chunk_loss(
     slope = (logits - log_sum.unsqueeze(1)).exp() * factor.unsqueeze(1)
     if label_smoothing:
         slope = slope - (supervised * (label_smoothing / size)).unsqueeze(1)
-    slope = _less_at(slope, places, (1 - label_smoothing) * has_label).to(weight_VW.dtype)
+    slope = _less_at(slope, places, (1 - label_smoothing) * has_label)
+    if softcap:
+        slope = slope * (1 - (logits / softcap).square())
+    slope = slope.to(weight_VW.dtype)
     return Chunk(
         each.sum(),
         plain.sum(),
@@ -170,12 +180,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden_NW: Tensor,
         weight_VW: Tensor,
         labels_N: Tensor,
-        label_smoothing: float,
-        z_loss: float,
-        wanted: bool,
+        options: tuple[float, float, float, bool],
         chunk: Callable[..., Chunk],
         share: VocabularyShare | None,
     ) -> tuple[Tensor, Tensor]:
+        *_, wanted = options
         hidden, weight = in_product_precision(hidden_NW), in_product_precision(weight_VW)
         full = torch.promote_types(weight_VW.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=full)
@@ -187,7 +196,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), rows):
             part = hidden[start : start + rows]
             labels = labels_N[start : start + rows]
-            found = chunk(part, weight, labels, label_smoothing, z_loss, wanted, share)
+            found = chunk(part, weight, labels, *options, share)
             total += found.total
             nats += found.nats
             if wanted:
@@ -201,7 +210,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_total: Tensor, grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         # In place: a second gradient of the output layer's size would be the peak of a step.
-        return grad_hidden * grad_total, grad_weight.mul_(grad_total), *[None] * 6
+        return grad_hidden * grad_total, grad_weight.mul_(grad_total), *[None] * 4
 
 
 def _chunk_rows(tokens: int, weight: Tensor, vocabulary: int) -> int:

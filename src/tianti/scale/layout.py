@@ -221,6 +221,23 @@ def _refuse_rows(layout: Layout, settings: TrainSettings, context: int) -> None:
 
 
 def _refuse_products(tensor: int, shape: TransformerConfig) -> None:
+    unshared = {
+        "attention_bias": shape.attention_bias != "none",
+        "mlp_bias": shape.mlp_bias,
+        "gated": not shape.gated,
+        "query_key_norm": shape.query_key_norm == "all",
+        "positions": shape.positions == "learned",
+    }
+    if names := [name for name, found in unshared.items() if found]:
+        raise UserError(
+            tr(
+                "products of {family} cannot be shared: {names}",
+                family=shape.family,
+                names=", ".join(f"{name} {getattr(shape, name)}" for name in names),
+            ),
+            where="layout.tensor",
+            remedy=tr("Take shard, context or pipeline"),
+        )
     shared = {
         "model.num_heads": shape.num_heads,
         "model.num_kv_heads": shape.num_kv_heads,

@@ -43,6 +43,7 @@ class Stage(Transformer):
         self.first, self.last = first, last
         if first or (last and whole.head is None):
             self.embedding = whole.embedding
+        self.positions = whole.positions if first else None
         self.layers = nn.ModuleList([whole.layers[index] for index in layers])
         self.final_norm = whole.final_norm if last else nn.Identity()  # type: ignore[assignment]
         self.head = whole.head if last else None
@@ -99,6 +100,8 @@ class Pipeline:
                 del model.layers._modules[str(index)]
         if self._number and not (self.last and model.head is None):
             del model.embedding
+        if self._number:
+            model.positions = None
         if not self.last:
             model.final_norm = nn.Identity()  # type: ignore[assignment]
             model.head = None

@@ -50,7 +50,8 @@ class TrainLoss:
     def of_stream(self, hidden_BTW: Tensor, weight_VW: Tensor, labels_BT: Tensor) -> CausalLoss:
         """Gives the summed loss from the network's final stream; see `loss_of_stream`."""
         with autocast(hidden_BTW.device, self._precision):
-            return loss_of_stream(hidden_BTW, weight_VW, labels_BT, **self.options)
+            softcap = self.model.config.logit_softcap
+            return loss_of_stream(hidden_BTW, weight_VW, labels_BT, softcap=softcap, **self.options)
 
     def autocast(self) -> Any:
         """Gives the context in which the network is computed."""

@@ -37,7 +37,7 @@ class Optimizers:
         self._names = {id(parameter): name for name, parameter in parameters.items()}
         use_muon = settings.optimizer == "muon"
         hidden = [n for n, role in roles.items() if role.role == "hidden" and use_muon]
-        spared = {"norm"} if settings.decay_embeddings else {"norm", "embedding"}
+        spared = {"norm", "bias"} | (set() if settings.decay_embeddings else {"embedding"})
         heads = [n for n, role in roles.items() if role.role == "head"]
         others = {*hidden, *heads}
         decayed = [n for n in roles if n not in others and roles[n].role not in spared]
