@@ -86,4 +86,4 @@ def test_a_frozen_output_layer_still_passes_the_gradient_on(made):
 )
 def test_chunks_on_a_gpu_are_of_one_size_where_they_can_be(tokens, vocabulary, expected):
     weight = torch.empty(vocabulary, 8, device="meta")
-    assert module._chunk_rows(tokens, weight, vocabulary) == expected
+    assert module.chunk_rows(tokens, weight, vocabulary) == expected

@@ -192,7 +192,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=full)
         # All ranks that share the vocabulary have the same chunks.
-        rows = _chunk_rows(len(hidden), weight, len(weight) if share is None else share.most)
+        rows = chunk_rows(len(hidden), weight, len(weight) if share is None else share.most)
         for start in range(0, len(hidden), rows):
             part = hidden[start : start + rows]
             labels = labels_N[start : start + rows]
@@ -213,7 +213,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden * grad_total, grad_weight.mul_(grad_total), *[None] * 4
 
 
-def _chunk_rows(tokens: int, weight: Tensor, vocabulary: int) -> int:
+def chunk_rows(tokens: int, weight: Tensor, vocabulary: int) -> int:
     """Gives how many tokens are computed at once; where it can, chunks of one size."""
     if weight.device.type == "cpu":
         most = max(1, CHUNK_LOGITS // vocabulary)
