@@ -68,14 +68,22 @@ def transposed_matmul(a_MN: Tensor, b_MK: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A linear layer whose product goes the fastest way."""
+    """A linear layer whose product goes the fastest way.
+
+    Attributes:
+        adapter: adds to the product, given what it is of, itself, and the weight; see
+            `tianti.model.lora`.
+    """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False):
         super().__init__(inputs, outputs, bias=bias)
+        self.adapter: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Gives `(…, outputs)` from `(…, inputs)`."""
         found = linear(x, self.weight)
+        if self.adapter is not None:
+            found = self.adapter(x, found, self.weight)
         return found if self.bias is None else found + self.bias.to(found.dtype)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -93,6 +95,8 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index, dropout) for index in range(config.depth))
         self.final_norm = _norm(config)
         self.head = None if config.tied_embeddings else Linear(config.width, config.vocab_size)
+        # What is learnt besides the output layer; see `tianti.model.lora`.
+        self.head_adapter: Any = None
         for name, table in self.rotary_buffers(config).items():
             self.register_buffer(name, table, persistent=False)
 
@@ -259,4 +263,5 @@ class Transformer(nn.Module):
     @property
     def output_weight(self) -> Tensor:
         """The output layer, `(vocabulary, width)`; tied, it is the embedding."""
-        return (self.embedding if self.head is None else self.head).weight
+        weight = (self.embedding if self.head is None else self.head).weight
+        return weight if self.head_adapter is None else self.head_adapter.merged(weight)

@@ -47,6 +47,7 @@ class Stage(Transformer):
         self.layers = nn.ModuleList([whole.layers[index] for index in layers])
         self.final_norm = whole.final_norm if last else nn.Identity()  # type: ignore[assignment]
         self.head = whole.head if last else None
+        self.head_adapter = whole.head_adapter if last else None
         # Filled and moved there.
         self._buffers = whole._buffers
 

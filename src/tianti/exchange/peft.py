@@ -1,0 +1,248 @@
+"""Adapters as PEFT's files have them: `adapter_config.json` and `adapter_model.safetensors`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tianti.errors import Damaged, UserError
+from tianti.exchange.families import family_of
+from tianti.exchange.names import Theirs, weight_names
+from tianti.files import read_json, write_json, write_tensors
+from tianti.messages import tr
+from tianti.model.config import TransformerConfig
+from tianti.model.lora import HEAD, Adapter, LoraConfig, Place, adapters_of, attach
+from tianti.model.transformer import Transformer
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ALL, OUTPUT = "all-linear", "lm_head"
+_ROOT = "base_model.model."
+_KINDS = ("qkv", "out", "gate_up", "up", "down")
+# What else a file may say, because it changes nothing once adapters are trained.
+_HARMLESS = frozenset(
+    name
+    for line in (
+        "auto_mapping base_model_name_or_path inference_mode peft_version revision task_type",
+        "lora_dropout init_lora_weights loftq_config eva_config corda_config lora_ga_config",
+        "megatron_core megatron_config qalora_group_size layers_pattern runtime_config",
+        "ensure_weight_tying",
+    )
+    for name in line.split()
+)
+_UNDERSTOOD = {"r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "fan_in_fan_out"}
+_ONLY = {"peft_type": "LORA", "bias": "none"}
+
+
+def adapter_places(config: TransformerConfig, targets: Iterable[str] = (ALL,)) -> dict[str, Place]:
+    """Gives where adapters stand.
+
+    Args:
+        config: the network.
+        targets: names of Hugging Face's modules, such as `q_proj`; `all-linear` for all in the
+            layers but routers and experts, `lm_head` for the output layer.
+
+    Raises:
+        UserError: a target is not there.
+    """
+    wanted, found, places = set(targets), set(), {}
+    for ours, parts in _products(config).items():
+        names = [_module(part).rsplit(".", 1)[-1] for part in parts]
+        adapted = tuple(
+            number for number, name in enumerate(names) if name in wanted or ALL in wanted
+        )
+        found |= set(names)
+        if adapted:
+            places[ours] = Place(tuple(part.rows for part in parts), adapted)
+    if OUTPUT in wanted:
+        places[HEAD] = Place((config.vocab_size,), (0,))
+    if unknown := wanted - found - {ALL, OUTPUT}:
+        raise UserError(
+            tr("there is no module {name} to adapt", name=", ".join(sorted(unknown))),
+            remedy=tr("Known: {names}", names=", ".join([ALL, OUTPUT, *sorted(found)])),
+        )
+    return places
+
+
+def _products(config: TransformerConfig) -> dict[str, list[Theirs]]:
+    """Gives the modules of the layers that may have adapters, and the matrices in them."""
+    return {
+        name.removesuffix(".weight"): parts
+        for name, parts in weight_names(config).items()
+        if name.startswith("layers.")
+        and name.endswith(
+            (".qkv.weight", ".out.weight", "gate_up.weight", ".up.weight", "down.weight")
+        )
+        and ".routed." not in name
+    }
+
+
+def _module(part: Theirs) -> str:
+    return part.name.removesuffix(".weight")
+
+
+def _parts(model: Transformer) -> Iterable[tuple[str, Adapter, int]]:
+    """Gives for each adapted matrix its name in files, its adapter, and its number in that."""
+    products = _products(model.config)
+    for ours, adapter in adapters_of(model).items():
+        for index, number in enumerate(adapter.place.adapted):
+            theirs = OUTPUT if ours == HEAD else _module(products[ours][number])
+            yield f"{_ROOT}{theirs}", adapter, index
+
+
+def save_adapters(model: Transformer, folder: Path, base: str | None = None) -> None:
+    """Writes the adapters of a network.
+
+    Those that began with what they took from the weights are written as what they have learnt, of
+    twice the rank, so that they fit the weights as they were.
+
+    Args:
+        model: the network.
+        folder: where to.
+        base: the directory of the network without them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    adapters = adapters_of(model)
+    config = _plain(next(iter(adapters.values())).config)
+    tensors: dict[str, Tensor] = {}
+    targets = set()
+    for name, adapter, index in _parts(model):
+        a, b = _factors(adapter, index)
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
+        if adapter.magnitude is not None:
+            tensors[f"{name}.lora_magnitude_vector"] = _magnitude(adapter, index)
+        targets.add(name.rsplit(".", 1)[-1])
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(folder / WEIGHTS, kept, {"format": "pt"})
+    write_json(
+        folder / CONFIG,
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": config.rank,
+            "lora_alpha": config.alpha,
+            "lora_dropout": config.dropout,
+            "use_rslora": config.rank_stabilized,
+            "use_dora": config.magnitudes,
+            "target_modules": sorted(targets),
+            "bias": "none",
+            "fan_in_fan_out": family_of(model.config) == "gpt2",
+            "inference_mode": True,
+            "init_lora_weights": True,
+        },
+    )
+
+
+def _plain(config: LoraConfig) -> LoraConfig:
+    """Gives the same as files say it: without what was taken from weights."""
+    if config.start == "zero":
+        return config
+    more = math.sqrt(2) if config.rank_stabilized else 2
+    return replace(config, rank=2 * config.rank, alpha=more * config.alpha, start="zero")
+
+
+def _rows(adapter: Adapter, index: int) -> slice:
+    heights = [adapter.place.splits[number] for number in adapter.place.adapted]
+    return slice(sum(heights[:index]), sum(heights[: index + 1]))
+
+
+def _factors(adapter: Adapter, index: int) -> tuple[Tensor, Tensor]:
+    rank, rows = adapter.config.rank, _rows(adapter, index)
+    part = slice(index * rank, (index + 1) * rank)
+    a, b = adapter.a[part], adapter.b[rows]
+    if adapter.a_taken is None or adapter.b_taken is None:
+        return a, b
+    return torch.cat([a, adapter.a_taken[part]]), torch.cat([b, -adapter.b_taken[rows]], dim=1)
+
+
+def _magnitude(adapter: Adapter, index: int) -> Tensor:
+    assert adapter.magnitude is not None
+    return adapter.magnitude[_rows(adapter, index)]
+
+
+@torch.no_grad()
+def load_adapters(model: Transformer, folder: Path) -> None:
+    """Sets the adapters of a folder beside the products of a network, which is frozen.
+
+    Raises:
+        UserError: they are not of a kind that is computed here.
+        Damaged: a file is missing or torn, or does not fit the network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config, targets = _read_config(folder / CONFIG)
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError as error:
+        raise Damaged(tr("file is missing"), where=path) from error
+    except (SafetensorError, OSError) as error:
+        raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
+    _check_output(model, tensors, path)
+    attach(model, adapter_places(model.config, targets), config, seed=0)
+    expected = set()
+    for name, adapter, index in _parts(model):
+        a, b = _factors(adapter, index)
+        held = {"lora_A.weight": a, "lora_B.weight": b}
+        if adapter.magnitude is not None:
+            held["lora_magnitude_vector"] = _magnitude(adapter, index)
+        for kind, target in held.items():
+            full = f"{name}.{kind}"
+            expected.add(full)
+            if full not in tensors or tensors[full].shape != target.shape:
+                raise Damaged(
+                    tr("the adapters do not fit the model: {name}", name=full), where=path
+                )
+            target.copy_(tensors[full])
+    if unknown := sorted(set(tensors) - expected):
+        raise _misfit(unknown[0], path)
+
+
+def _misfit(name: str, path: Path) -> Damaged:
+    return Damaged(tr("the adapters do not fit the model: {name}", name=name), where=path)
+
+
+def _check_output(model: Transformer, tensors: dict[str, Tensor], path: Path) -> None:
+    """Takes away the output layer that PEFT writes beside an adapter, which must be the model's."""
+    base = tensors.pop(f"{_ROOT}{OUTPUT}.base_layer.weight", None)
+    if base is not None and not torch.equal(base, model.output_weight.cpu()):
+        raise UserError(tr("the adapters were trained beside another output layer"), where=path)
+
+
+def _read_config(path: Path) -> tuple[LoraConfig, list[str]]:
+    if not path.is_file():
+        raise Damaged(tr("file is missing"), where=path)
+    values = read_json(path)
+    for name, value in values.items():
+        only = _ONLY.get(name)
+        harmless = name in _HARMLESS or name in _UNDERSTOOD or not value
+        if (only is not None and value != only) or (only is None and not harmless):
+            raise UserError(
+                tr("{name} = {value!r} is not supported", name=name, value=value), where=path
+            )
+    try:
+        targets: Any = values["target_modules"]
+        config = LoraConfig(
+            rank=int(values["r"]),
+            alpha=float(values["lora_alpha"]),
+            rank_stabilized=bool(values.get("use_rslora")),
+            magnitudes=bool(values.get("use_dora")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(
+            tr("the model configuration is wrong: {reason}", reason=error), where=path
+        ) from error
+    if isinstance(targets, str) and targets != ALL:
+        raise UserError(
+            tr("{name} = {value!r} is not supported", name="target_modules", value=targets),
+            where=path,
+            remedy=tr("Give a list of names"),
+        )
+    return config, [targets] if isinstance(targets, str) else list(targets)
