@@ -149,7 +149,7 @@ def cpu_rows(seconds: float, raw: Path | None) -> list[dict[str, Any]]:
         for sizes, changes in cases:
             shape, options = Shape(*sizes), {"optimizer": "adamw"} | changes
             work = Work(our_config(shape), our_settings(shape, **options))
-            found = estimate(work, this_processor())
+            found = estimate(work, this_processor(work.shape))
             rows.append(
                 {
                     "kind": kind,

@@ -101,9 +101,7 @@ def plan_for_devices(
     """
     table = load_table(hardware)
     if devices.lower().endswith("cpu"):
-        from tianti.scale.machine import this_processor
-
-        table["cpu"] = this_processor(recipe.train.precision)
+        table["cpu"] = _this_processor(recipe)
     count, device = parse_devices(devices, table, figures)
     # Peaks are in bfloat16, and steps are derived from what products reach.
     speed = device.bf16_tflops * 1e12 * device.products * count
@@ -114,3 +112,15 @@ def plan_for_devices(
     fits = choices[0].estimate.fits
     remedy = None if fits else what_would_fit(shape, settings, count, device)
     return DevicePlan(count, device, derivation, choices, price, remedy)
+
+
+def _this_processor(recipe: Recipe) -> Device:
+    """Gives this machine's processor as it is with a network of the size that will be derived."""
+    import torch
+
+    from tianti.scale.machine import speeds, this_processor
+
+    measured = speeds(torch.device("cpu"))["matmul_flops"]
+    assert measured is not None
+    facts = Facts(text_bytes(recipe), measured, "cpu", True)
+    return this_processor(derive(recipe, facts).model, recipe.train.precision)

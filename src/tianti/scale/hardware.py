@@ -23,6 +23,8 @@ FIGURES = (
     "per_machine",
     "watts",
     "products",
+    "attention",
+    "orthogonalizing",
 )
 # How far from the table's a driver's memory may be: it keeps some for itself.
 MEMORY_SAID = 0.1
@@ -47,6 +49,8 @@ class Device:
         float8_tflops: of products in 8 bits; None where there are none.
         domain: devices that `link_gbps` joins, where more than a machine's.
         products: share of the peak that large matrix products reach.
+        attention: share of their speed that attention reaches; None for what its kind does.
+        orthogonalizing: share of it that Muon's products reach; None for what is usual.
         source: where the figures are from.
     """
 
@@ -62,6 +66,8 @@ class Device:
     float8_tflops: float | None = None
     domain: int | None = None
     products: float = 0.77
+    attention: float | None = None
+    orthogonalizing: float | None = None
     source: str = ""
 
     @property

@@ -104,7 +104,7 @@ def step_time(work: Work, device: Device, sent: dict[str, float]) -> StepTime:
     head = 6 * shape.vocab_size * shape.width / layout.tensor
     products = tokens * (hidden + head / layout.pipeline) / peak
     scores = 6 * shape.depth * shape.attention_width * shape.context * share * again
-    attention = tokens * scores / (peak * shares.attention)
+    attention = tokens * scores / (peak * (device.attention or shares.attention))
     # What lies between products is computed again in either form, products in one alone.
     moved_again = 1.0 if work.checkpointing == "off" else 4 / 3
     moved = share * shape.depth * moved_again * _moved_bytes(work, shares, float8)
@@ -145,7 +145,8 @@ def _optimizer_seconds(work: Work, device: Device, peak: float, shares: Shares) 
         # Five iterations of three products with the short side, shared out among the ranks.
         short = min(shape.width, shape.expert_width or shape.mlp_width)
         ranks = layout.cut * layout.replicate
-        seconds += 20 * hidden * short / ranks / (peak * ORTHOGONALIZING)
+        reached = peak * (device.orthogonalizing or ORTHOGONALIZING)
+        seconds += 20 * hidden * short / ranks / reached
     return seconds
 
 
