@@ -9,9 +9,10 @@ from torch.nn.attention.flex_attention import create_block_mask
 from tianti.model.attention import Columns, document_blocks, document_mask
 
 
-def by_a_table(segments):
+def by_a_table(segments, window=0):
     def may_look(batch, head, row, column):
-        return (row >= column) & (segments[batch, row] == segments[batch, column])
+        within = row - column < (window or segments.shape[1])
+        return (row >= column) & within & (segments[batch, row] == segments[batch, column])
 
     batch, time = segments.shape
     return create_block_mask(may_look, batch, None, time, time, device="cpu")
@@ -34,13 +35,17 @@ def parts(blocks):
 
 @pytest.mark.parametrize("time", [100, 128, 300, 512, 1000])
 @pytest.mark.parametrize("ends", [0, 0.003, 0.02, 0.3])
-def test_the_same_blocks_are_empty_partial_and_full(time, ends):
+@pytest.mark.parametrize("window", [0, 100, 129, 300])
+def test_the_same_blocks_are_empty_partial_and_full(time, ends, window):
     generator = torch.Generator().manual_seed(time)
     segments = (torch.rand(3, time, generator=generator) < ends).cumsum(1)
-    found, expected = document_blocks(segments), by_a_table(segments)
+    found, expected = document_blocks(segments, window=window), by_a_table(segments, window)
     for mine, theirs in zip(parts(found), parts(expected), strict=True):
         assert torch.equal(mine, theirs)
     assert found.seq_lengths == expected.seq_lengths
+    rows = columns = torch.arange(time)
+    looks = found.mask_mod(torch.tensor(1), torch.tensor(0), rows[:, None], columns)
+    assert torch.equal(looks, document_mask(segments, window=window)[1, 0])
 
 
 def test_documents_in_any_order_lose_nothing():
@@ -61,17 +66,18 @@ def test_documents_in_any_order_lose_nothing():
 
 @pytest.mark.parametrize("time", [512, 320, 96])
 @pytest.mark.parametrize("ends", [0, 0.02])
-def test_some_tokens_of_a_row_look_as_they_do_in_the_whole_row(time, ends):
+@pytest.mark.parametrize("window", [0, 50, 200])
+def test_some_tokens_of_a_row_look_as_they_do_in_the_whole_row(time, ends, window):
     generator = torch.Generator().manual_seed(time)
     segments = (torch.rand(2, time, generator=generator) < ends).cumsum(1)
     pieces = torch.arange(time).view(4, -1)
     of_rank = [torch.cat((pieces[rank], pieces[-1 - rank])) for rank in range(2)]
-    whole = document_mask(segments)
+    whole = document_mask(segments, window=window)
     for here in of_rank:
         columns = Columns(here, torch.cat(of_rank))
         expected = whole[:, :, columns.here][..., columns.all]
-        assert torch.equal(document_mask(segments, columns), expected)
-        partial, full = parts(document_blocks(segments, columns))
+        assert torch.equal(document_mask(segments, columns, window), expected)
+        partial, full = parts(document_blocks(segments, columns, window))
         size = 128
         for batch, row, column in full.nonzero().tolist():
             rows = slice(row * size, (row + 1) * size)

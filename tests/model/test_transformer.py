@@ -52,10 +52,14 @@ def test_decoding_with_a_cache_gives_what_one_pass_gives(batch, kv_heads):
     assert torch.allclose(torch.cat(pieces, 1), expected, atol=1e-5)
 
 
+CAPPED = {"attention_softcap": 0.05, "attention_scale": 3.0, "window": 7, "full_layers": (1,)}
+
+
 @pytest.mark.parametrize("kv_heads", [1, 4])
+@pytest.mark.parametrize("changes", [{}, CAPPED], ids=["plain", "capped"])
 @torch.no_grad()
-def test_blocks_keep_documents_apart_as_the_mask_does(kv_heads):
-    model = random_model(num_kv_heads=kv_heads)
+def test_blocks_keep_documents_apart_as_the_mask_does(kv_heads, changes):
+    model = random_model(num_kv_heads=kv_heads, **changes)
     ids = ids_of(3, 40)
     segments = (ids % 7 == 0).cumsum(1)
     expected = model(ids, segments_BT=segments)
