@@ -6,8 +6,7 @@ from typing import Any
 
 from tianti.errors import UserError
 from tianti.messages import tr
-from tianti.model.config import TransformerConfig
-from tianti.model.rotary import RopeScaling
+from tianti.model.config import RopeScaling, TransformerConfig
 
 ROPE_FIELDS = (
     *("rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq"),

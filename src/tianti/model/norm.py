@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NormKind = Literal["rms", "rms_plus_one", "layer"]
+from tianti.model.config import NormKind
 
 
 class RMSNormPlusOne(nn.Module):

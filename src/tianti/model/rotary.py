@@ -4,50 +4,11 @@ ways in which longer texts than the first training saw are given positions."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """How frequencies are changed for a context longer than that of the first training.
-
-    Args:
-        kind: `linear` divides all of them (Chen et al. 2023, arXiv:2306.15595); `llama3` divides
-            the low ones; `yarn` the same by a ramp over rotations, and scales attention (Peng et
-            al. 2023, arXiv:2309.00071); `longrope` divides each by a number of its own, one set
-            of them for short and one for long texts (Ding et al. 2024, arXiv:2402.13753).
-        factor: that they are divided by.
-        original_context: of the first training, in tokens.
-        low_freq_factor: of `llama3`: wavelengths above `original_context` by this are divided.
-        high_freq_factor: those below it by this are left.
-        beta_fast: of `yarn`: rotations in the original context from which on nothing is divided.
-        beta_slow: rotations up to which all is.
-        truncate: of `yarn`: the ramp begins and ends at whole dimensions.
-        attention_factor: of `yarn` and `longrope`: queries and keys are multiplied by it; None for
-            what their papers say.
-        short_factor: of `longrope`, for each frequency, up to the original context.
-        long_factor: the same beyond it.
-    """
-
-    kind: Literal["linear", "llama3", "yarn", "longrope"]
-    factor: float = 1.0
-    original_context: int = 0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    truncate: bool = True
-    attention_factor: float | None = None
-    short_factor: tuple[float, ...] = ()
-    long_factor: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("short_factor", "long_factor"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+from tianti.model.config import RopeScaling
 
 
 def rotary_table(

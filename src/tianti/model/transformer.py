@@ -226,14 +226,20 @@ class Transformer(nn.Module):
         """Gives which token looks at which, in layers without (False) and with a window (True)."""
         window = self.config.window
         if segments_BT is not None:
-            make = document_blocks if self.block_masks else document_mask
-            usual = make(segments_BT, columns)
-            return {False: usual, True: make(segments_BT, columns, window) if window else usual}
+            usual = self._mask(segments_BT, columns, 0)
+            windowed = self._mask(segments_BT, columns, window) if window else usual
+            return {False: usual, True: windowed}
         if not window or end <= window:
             return {False: mask, True: mask}
         if mask is not None:
             raise ValueError(f"{end} tokens exceed the window of {window}, which a mask knows not")
         return {False: None, True: causal_mask(start, end - start, window, self.device)}
+
+    def _mask(
+        self, segments_BT: Tensor, columns: Columns | None, window: int
+    ) -> Tensor | BlockMask:
+        make = document_blocks if self.block_masks else document_mask
+        return make(segments_BT, columns, window)
 
     def _turns(
         self, places: Tensor | slice, end: int, dtype: torch.dtype
