@@ -16,6 +16,7 @@ from tianti.model.config import TransformerConfig
 from tianti.model.norm import make_norm
 from tianti.model.products import Linear
 from tianti.model.rotary import rotate
+from tianti.model.softcap import soft_capped
 
 # Tokens in a block of FlexAttention, its default.
 BLOCK = 128
@@ -227,7 +228,7 @@ def _blockwise(
     options: dict[str, Any],
 ) -> Tensor:
     def capped(score: Tensor, *_: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        return soft_capped(score, softcap)
 
     # The rotation leaves queries and keys in float32 where products are in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
@@ -250,7 +251,7 @@ def _capped(
     groups = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = options.get("scale", query.shape[-1] ** -0.5)
-    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / softcap))
+    scores = soft_capped(query @ key.transpose(2, 3) * scale, softcap)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.float().softmax(dim=-1).to(value.dtype) @ value

@@ -24,6 +24,7 @@ from tianti.model.norm import make_norm
 from tianti.model.precision import in_product_precision
 from tianti.model.products import Linear, linear
 from tianti.model.rotary import rotary_table
+from tianti.model.softcap import soft_capped
 
 
 class Layer(nn.Module):
@@ -245,7 +246,7 @@ class Transformer(nn.Module):
         self, places: Tensor | slice, end: int, dtype: torch.dtype
     ) -> dict[bool, tuple[Tensor, Tensor] | None]:
         """Gives cosines and sines for layers without (False) and with a window (True)."""
-        if self.positions is not None or self.config.positions == "learned":
+        if self.config.positions == "learned":
             return {False: None, True: None}
 
         def table(kind: str) -> tuple[Tensor, Tensor]:
@@ -263,8 +264,7 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""
         scores = linear(hidden, self.output_weight).float()
-        cap = self.config.logit_softcap
-        return cap * torch.tanh(scores / cap) if cap else scores
+        return soft_capped(scores, self.config.logit_softcap)
 
     @property
     def output_weight(self) -> Tensor:

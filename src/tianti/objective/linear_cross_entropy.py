@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tianti.model.precision import in_product_precision
 from tianti.model.products import matmul_transposed, transposed_matmul
+from tianti.model.softcap import soft_capped, through_soft_cap
 from tianti.objective.chunks import CHUNK_LOGITS, GPU_CHUNK_LOGITS
 
 IGNORED = -100
@@ -121,9 +122,7 @@ def chunk_loss(
         share: see there.
     """
     full = torch.promote_types(weight_VW.dtype, torch.float32)
-    logits = matmul_transposed(hidden_NW, weight_VW).to(full)
-    if softcap:
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = soft_capped(matmul_transposed(hidden_NW, weight_VW).to(full), softcap)
     supervised = (labels_N != IGNORED).to(full)
     size = len(weight_VW) if share is None else share.size
     places, has_label = labels_N.clamp(min=0).unsqueeze(1), supervised
@@ -153,9 +152,7 @@ def chunk_loss(
     if label_smoothing:
         slope = slope - (supervised * (label_smoothing / size)).unsqueeze(1)
     slope = _less_at(slope, places, (1 - label_smoothing) * has_label)
-    if softcap:
-        slope = slope * (1 - (logits / softcap).square())
-    slope = slope.to(weight_VW.dtype)
+    slope = through_soft_cap(slope, logits, softcap).to(weight_VW.dtype)
     return Chunk(
         each.sum(),
         plain.sum(),

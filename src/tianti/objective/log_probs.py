@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tianti.model.precision import in_product_precision
 from tianti.model.products import matmul_transposed, transposed_matmul
+from tianti.model.softcap import soft_capped, through_soft_cap
 from tianti.objective.linear_cross_entropy import IGNORED, chunk_rows
 
 
@@ -69,9 +70,7 @@ class _TokenLogProbs(torch.autograd.Function):
             slope = (scores - log_sums[part, None]).exp().neg_()
             slope.scatter_add_(1, labels_N[part, None], torch.ones_like(slope[:, :1]))
             slope *= grad_N[part, None]
-            if ctx.softcap:
-                slope *= 1 - (scores / ctx.softcap).square()
-            slope = slope.to(weight.dtype)
+            slope = through_soft_cap(slope, scores, ctx.softcap).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = matmul_transposed(slope, weight.t())
             if grad_weight is not None:
@@ -80,5 +79,4 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _scores(hidden_NW: Tensor, weight_VW: Tensor, softcap: float, full: torch.dtype) -> Tensor:
-    scores = matmul_transposed(hidden_NW, weight_VW).to(full)
-    return softcap * torch.tanh(scores / softcap) if softcap else scores
+    return soft_capped(matmul_transposed(hidden_NW, weight_VW).to(full), softcap)
