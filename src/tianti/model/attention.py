@@ -166,7 +166,7 @@ class Attention(nn.Module):
             rotary: cosines and sines of the tokens' positions, `(time, width that turns)` or
                 `(batch, 1, time, width that turns)` each; None where none turns.
             mask: from `document_mask` or `document_blocks`, booleans over cached and new tokens, or
-                None for plain causal attention.
+                None for one token, or plain causal attention with nothing cached.
             cache: earlier keys and values, which this call extends, or None.
             layer: index of this layer in the cache.
 
@@ -189,19 +189,15 @@ class Attention(nn.Module):
         if isinstance(mask, BlockMask):
             gathered = _blockwise(query, key, value, mask, config.attention_softcap, options)
             return self._out(gathered, batch, time)
-        causal = mask is None
         if cache is not None:
-            earlier = cache.length
             key, value = cache.append(layer, key, value)
-            if time == 1:
-                causal = False
-            elif earlier and causal:
-                causal, mask = False, causal_mask(earlier, time, 0, x_BTW.device)
         if config.attention_softcap:
-            if causal:
-                mask = causal_mask(0, time, 0, x_BTW.device)
+            if mask is None:
+                mask = causal_mask(key.shape[2] - time, time, 0, x_BTW.device)
             cap = config.attention_softcap
             return self._out(_capped(query, key, value, mask, cap, options), batch, time)
+        # One token looks at all there are.
+        causal = mask is None and time > 1
         gathered = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, **options
         )
@@ -243,7 +239,7 @@ def _capped(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    mask: Tensor,
     softcap: float,
     options: dict[str, Any],
 ) -> Tensor:
@@ -252,6 +248,5 @@ def _capped(
     key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = options.get("scale", query.shape[-1] ** -0.5)
     scores = soft_capped(query @ key.transpose(2, 3) * scale, softcap)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+    scores = scores.masked_fill(~mask, float("-inf"))
     return scores.float().softmax(dim=-1).to(value.dtype) @ value

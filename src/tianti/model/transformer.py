@@ -227,14 +227,18 @@ class Transformer(nn.Module):
         """Gives which token looks at which, in layers without (False) and with a window (True)."""
         window = self.config.window
         if segments_BT is not None:
-            usual = self._mask(segments_BT, columns, 0)
-            windowed = self._mask(segments_BT, columns, window) if window else usual
-            return {False: usual, True: windowed}
-        if not window or end <= window:
-            return {False: mask, True: mask}
-        if mask is not None:
+            apart = self._mask(segments_BT, columns, 0)
+            return {
+                False: apart,
+                True: self._mask(segments_BT, columns, window) if window else apart,
+            }
+        beyond = window and end > window
+        if beyond and mask is not None:
             raise ValueError(f"{end} tokens exceed the window of {window}, which a mask knows not")
-        return {False: None, True: causal_mask(start, end - start, window, self.device)}
+        if mask is None and start and end - start > 1:
+            mask = causal_mask(start, end - start, 0, self.device)
+        windowed = causal_mask(start, end - start, window, self.device) if beyond else mask
+        return {False: mask, True: windowed}
 
     def _mask(
         self, segments_BT: Tensor, columns: Columns | None, window: int
