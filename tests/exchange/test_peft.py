@@ -227,3 +227,20 @@ def test_adapters_beside_another_output_layer_are_refused(base, tmp_path):
         model.output_weight.mul_(1.5)
     with pytest.raises(UserError, match="another output layer"):
         load_adapters(model, tmp_path)
+
+
+def test_a_rank_beyond_what_a_matrix_has_changes_nothing_either(base):
+    folder, targets = base
+    layers = [target for target in targets if target != "lm_head"]
+    model = load_transformer(folder)
+    before = logits_of(model, IDS)
+    config = LoraConfig(rank=40, alpha=40.0, start="singular")
+    attach(model, adapter_places(model.config, layers), config, seed=0)
+    torch.testing.assert_close(logits_of(model, IDS), before, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_taken_from_an_output_layer(base):
+    model = load_transformer(base[0])
+    with pytest.raises(ValueError, match="output layer"):
+        attach(model, adapter_places(model.config, ["lm_head"]), METHODS["pissa"], seed=0)
+    assert all(parameter.requires_grad for parameter in model.parameters())

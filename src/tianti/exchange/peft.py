@@ -17,7 +17,7 @@ from tianti.exchange.names import Theirs, weight_names
 from tianti.files import read_json, write_json, write_tensors
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
-from tianti.model.lora import HEAD, Adapter, LoraConfig, Place, adapters_of, attach
+from tianti.model.lora import HEAD, LoraConfig, Place, adapters_of, attach
 from tianti.model.transformer import Transformer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -75,9 +75,7 @@ def _products(config: TransformerConfig) -> dict[str, list[Theirs]]:
         name.removesuffix(".weight"): parts
         for name, parts in weight_names(config).items()
         if name.startswith("layers.")
-        and name.endswith(
-            (".qkv.weight", ".out.weight", "gate_up.weight", ".up.weight", "down.weight")
-        )
+        and name.endswith(tuple(f".{kind}.weight" for kind in _KINDS))
         and ".routed." not in name
     }
 
@@ -86,13 +84,16 @@ def _module(part: Theirs) -> str:
     return part.name.removesuffix(".weight")
 
 
-def _parts(model: Transformer) -> Iterable[tuple[str, Adapter, int]]:
-    """Gives for each adapted matrix its name in files, its adapter, and its number in that."""
-    products = _products(model.config)
+def _tensors(model: Transformer) -> dict[str, Tensor]:
+    """Gives what adapters have learnt, by its name in files."""
+    products, found = _products(model.config), {}
     for ours, adapter in adapters_of(model).items():
-        for index, number in enumerate(adapter.place.adapted):
-            theirs = OUTPUT if ours == HEAD else _module(products[ours][number])
-            yield f"{_ROOT}{theirs}", adapter, index
+        for number, (a, b, lengths) in zip(adapter.place.adapted, adapter.learnt(), strict=True):
+            name = _ROOT + (OUTPUT if ours == HEAD else _module(products[ours][number]))
+            found[f"{name}.lora_A.weight"], found[f"{name}.lora_B.weight"] = a, b
+            if lengths is not None:
+                found[f"{name}.lora_magnitude_vector"] = lengths
+    return found
 
 
 def save_adapters(model: Transformer, folder: Path, base: str | None = None) -> None:
@@ -109,15 +110,8 @@ def save_adapters(model: Transformer, folder: Path, base: str | None = None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     adapters = adapters_of(model)
     config = _plain(next(iter(adapters.values())).config)
-    tensors: dict[str, Tensor] = {}
-    targets = set()
-    for name, adapter, index in _parts(model):
-        a, b = _factors(adapter, index)
-        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
-        if adapter.magnitude is not None:
-            tensors[f"{name}.lora_magnitude_vector"] = _magnitude(adapter, index)
-        targets.add(name.rsplit(".", 1)[-1])
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    kept = {name: held.detach().cpu().contiguous() for name, held in _tensors(model).items()}
+    targets = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in kept}
     write_tensors(folder / WEIGHTS, kept, {"format": "pt"})
     write_json(
         folder / CONFIG,
@@ -147,25 +141,6 @@ def _plain(config: LoraConfig) -> LoraConfig:
     return replace(config, rank=2 * config.rank, alpha=more * config.alpha, start="zero")
 
 
-def _rows(adapter: Adapter, index: int) -> slice:
-    heights = [adapter.place.splits[number] for number in adapter.place.adapted]
-    return slice(sum(heights[:index]), sum(heights[: index + 1]))
-
-
-def _factors(adapter: Adapter, index: int) -> tuple[Tensor, Tensor]:
-    rank, rows = adapter.config.rank, _rows(adapter, index)
-    part = slice(index * rank, (index + 1) * rank)
-    a, b = adapter.a[part], adapter.b[rows]
-    if adapter.a_taken is None or adapter.b_taken is None:
-        return a, b
-    return torch.cat([a, adapter.a_taken[part]]), torch.cat([b, -adapter.b_taken[rows]], dim=1)
-
-
-def _magnitude(adapter: Adapter, index: int) -> Tensor:
-    assert adapter.magnitude is not None
-    return adapter.magnitude[_rows(adapter, index)]
-
-
 @torch.no_grad()
 def load_adapters(model: Transformer, folder: Path) -> None:
     """Sets the adapters of a folder beside the products of a network, which is frozen.
@@ -187,26 +162,13 @@ def load_adapters(model: Transformer, folder: Path) -> None:
         raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
     _check_output(model, tensors, path)
     attach(model, adapter_places(model.config, targets), config, seed=0)
-    expected = set()
-    for name, adapter, index in _parts(model):
-        a, b = _factors(adapter, index)
-        held = {"lora_A.weight": a, "lora_B.weight": b}
-        if adapter.magnitude is not None:
-            held["lora_magnitude_vector"] = _magnitude(adapter, index)
-        for kind, target in held.items():
-            full = f"{name}.{kind}"
-            expected.add(full)
-            if full not in tensors or tensors[full].shape != target.shape:
-                raise Damaged(
-                    tr("the adapters do not fit the model: {name}", name=full), where=path
-                )
-            target.copy_(tensors[full])
-    if unknown := sorted(set(tensors) - expected):
-        raise _misfit(unknown[0], path)
-
-
-def _misfit(name: str, path: Path) -> Damaged:
-    return Damaged(tr("the adapters do not fit the model: {name}", name=name), where=path)
+    targets_of = _tensors(model)
+    shapes = {name: target.shape for name, target in targets_of.items()}
+    if misfits := shapes.items() ^ {name: held.shape for name, held in tensors.items()}.items():
+        name = min(misfits)[0]
+        raise Damaged(tr("the adapters do not fit the model: {name}", name=name), where=path)
+    for name, target in targets_of.items():
+        target.copy_(tensors[name])
 
 
 def _check_output(model: Transformer, tensors: dict[str, Tensor], path: Path) -> None:

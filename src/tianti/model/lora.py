@@ -6,6 +6,7 @@ that files go both ways (`tianti.exchange.peft`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -63,9 +64,15 @@ class Place:
 
     @property
     def rows(self) -> list[slice]:
-        """Gives the rows of each matrix that has one."""
+        """Gives the rows of each matrix that has one, among those of all."""
         ends = [sum(self.splits[: number + 1]) for number in self.adapted]
         return [slice(end - self.splits[n], end) for n, end in zip(self.adapted, ends, strict=True)]
+
+    @property
+    def own_rows(self) -> list[slice]:
+        """Gives the same among those that have one."""
+        ends = list(itertools.accumulate(self.splits[number] for number in self.adapted))
+        return [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 class Adapter(nn.Module):
@@ -91,9 +98,9 @@ class Adapter(nn.Module):
         super().__init__()
         self.place, self.config = place, config
         count, rank = len(place.adapted), config.rank
-        height = sum(place.splits[number] for number in place.adapted)
+        height = place.own_rows[-1].stop
         device = weight.device
-        self.a = nn.Parameter(torch.empty(count * rank, weight.shape[1], device=device))
+        self.a = nn.Parameter(torch.zeros(count * rank, weight.shape[1], device=device))
         self.b = nn.Parameter(torch.zeros(height, rank, device=device))
         self.magnitude: nn.Parameter | None = None
         if config.magnitudes:
@@ -124,8 +131,9 @@ class Adapter(nn.Module):
 
     def _take_singular(self, weight: Tensor) -> None:
         rank, scale = self.config.rank, self.config.scale
-        for rows, a, b in self._parts():
+        for rows, (a, b) in zip(self.place.rows, self._factors(), strict=True):
             u, s, v = torch.linalg.svd(weight[rows].float(), full_matrices=False)
+            # A narrow matrix has fewer; the rest stay at zero.
             root = (s[:rank] / scale).sqrt()
             b[:, : len(root)] = u[:, :rank] * root
             a[: len(root)] = root[:, None] * v[:rank]
@@ -135,15 +143,31 @@ class Adapter(nn.Module):
         self.a_taken.copy_(self.a)
         self.b_taken.copy_(self.b)
 
-    def _parts(self) -> list[tuple[slice, Tensor, Tensor]]:
-        """Gives of each adapted matrix its rows in the weight, and its two factors."""
-        heights = [self.place.splits[number] for number in self.place.adapted]
-        downs, ups = self.a.split(self.config.rank), self.b.split(heights)
-        return list(zip(self.place.rows, downs, ups, strict=True))
+    def _factors(self) -> list[tuple[Tensor, Tensor]]:
+        """Gives the two factors of what is added to each adapted matrix."""
+        return self._split(self.a, self.b)
+
+    def _split(self, a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]]:
+        ups = [b[rows] for rows in self.place.own_rows]
+        return list(zip(a.split(self.config.rank), ups, strict=True))
+
+    def learnt(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Gives what is learnt of each adapted matrix: the two factors of what is added to the
+        weight as it was before anything was taken from it, and the rows' lengths, if any."""
+        factors = self._factors()
+        if self.a_taken is not None and self.b_taken is not None:
+            factors = [
+                (torch.cat([a, a_taken]), torch.cat([b, -b_taken], dim=1))
+                for (a, b), (a_taken, b_taken) in zip(
+                    factors, self._split(self.a_taken, self.b_taken), strict=True
+                )
+            ]
+        lengths = [None if (m := self.magnitude) is None else m[r] for r in self.place.own_rows]
+        return [(a, b, length) for (a, b), length in zip(factors, lengths, strict=True)]
 
     def change(self) -> Tensor:
         """Gives what is added to the adapted rows of the weight, one below the other."""
-        return self.config.scale * torch.cat([b @ a for _, a, b in self._parts()])
+        return self.config.scale * torch.cat([b @ a for a, b in self._factors()])
 
     def norms(self, weight: Tensor) -> Tensor:
         """Gives the length of each adapted row of the weight with what is added."""
@@ -168,18 +192,15 @@ class Adapter(nn.Module):
             lengths = (self.magnitude / self.norms(weight).detach()).to(product.dtype)
             if dropped is not x:
                 base = linear(dropped, weight)
-        found, end = list(product.split(self.place.splits, dim=-1)), 0
-        for index, (number, (rows, _, b)) in enumerate(
-            zip(self.place.adapted, self._parts(), strict=True)
-        ):
+        found, place = list(product.split(self.place.splits, dim=-1)), self.place
+        for index, (number, (_, b)) in enumerate(zip(place.adapted, self._factors(), strict=True)):
             low = down[..., index * rank : (index + 1) * rank]
             added = self.config.scale * linear(low, b.to(x.dtype))
             if lengths is not None:
-                length = lengths[end : end + len(b)]
-                plain = found[number] if dropped is x else base[..., rows]
+                length = lengths[place.own_rows[index]]
+                plain = found[number] if dropped is x else base[..., place.rows[index]]
                 added = (length - 1) * plain + length * added
             found[number] = found[number] + added
-            end += len(b)
         return torch.cat(found, dim=-1)
 
     def merged(self, weight: Tensor) -> Tensor:
@@ -203,14 +224,14 @@ def attach(model: Transformer, places: Mapping[str, Place], config: LoraConfig, 
         config: how they are made.
         seed: of what is drawn.
     """
+    if HEAD in places and config.start == "singular":
+        raise ValueError("of an output layer that is the embedding nothing can be taken")
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for name, place in places.items():
         weight = model.output_weight if name == HEAD else _product(model, name).weight
         adapter = Adapter(weight, place, config)
-        if name == HEAD and config.start == "singular":
-            raise ValueError("of an output layer that is the embedding nothing can be taken")
         adapter.initialize(weight, generator)
         if name == HEAD:
             model.head_adapter = adapter
