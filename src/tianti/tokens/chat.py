@@ -220,12 +220,10 @@ class ChatTemplate:
         return Rendered(text.replace(_TEXT, ""), spans, tuple(literal))
 
     def _end(self, whole: str, start: int, end: int) -> int:
-        """Gives where a turn ends: behind its last special token, not the white space after it."""
+        """Gives where a turn ends: behind a special token, not the white space after that."""
         turn = whole[start:end].rstrip()
-        last = max(
-            (turn.rfind(token) + len(token) for token in self._tokens if token in turn), default=0
-        )
-        return start + last if last == len(turn) else end
+        ends = any(turn.endswith(token) for token in self._tokens)
+        return start + len(turn) if ends else end
 
 
 _MARKS = "{% generation %}…{% endgeneration %}"
