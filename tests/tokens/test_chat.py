@@ -192,6 +192,8 @@ def test_what_cannot_be_trained_on_is_refused(tokenizer):
         encoder.encode([{"content": "?"}])
     with pytest.raises(UserError, match="refuses this"):
         encoder.encode([{"role": "user"}])
+    with pytest.raises(UserError, match=r"holds U\+FDD0, which is no character"):
+        encoder.encode([{"role": "user", "content": "a\ufdd0b\ufdd1"}, TALK[1]])
     with pytest.raises(UserError, match="must speak in turn"):
         ChatEncoder(tokenizer.inner, template("mistral")).encode([TALK[0], TALK[0]])
     with pytest.raises(UserError, match="only system, user and assistant"):

@@ -1,93 +1,21 @@
-"""Families of Hugging Face models as settings of the one Transformer.
-
-What a `config.json` says is either understood, known to change nothing, or refused: a field that
-would change the result is never passed over.
-"""
+"""Families of Hugging Face models as settings of the one Transformer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from tianti.errors import Damaged, UserError
-from tianti.exchange.rope import ROPE_FIELDS, read_rope, write_rope
-from tianti.messages import tr
+from tianti.exchange.family import (
+    ACTIVATIONS,
+    Family,
+    Values,
+    activation,
+    name_of_activation,
+    unsupported,
+)
 from tianti.model.config import TransformerConfig
 
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
 SLIDING, FULL = "sliding_attention", "full_attention"
-# Shape fields that all families but GPT-2 have.
-_SHAPE = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"),
-    *("num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps"),
-    *("tie_word_embeddings", "hidden_act", "hidden_activation", *ROPE_FIELDS),
-)
-# What decides nothing that is computed here: names, types of files, training, generation.
-_HARMLESS = frozenset(
-    name
-    for line in (
-        "architectures model_type transformers_version torch_dtype dtype _name_or_path",
-        "name_or_path",
-        "auto_map _attn_implementation_autoset _attn_implementation attn_implementation use_cache",
-        "cache_implementation initializer_range return_dict output_hidden_states output_attentions",
-        "output_router_logits chunk_size_feed_forward id2label label2id problem_type",
-        "finetuning_task bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id",
-        "mask_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id",
-        "tokenizer_class prefix attention_dropout resid_pdrop embd_pdrop attn_pdrop",
-        "router_aux_loss_coef router_jitter_noise hidden_dropout task_specific_params summary_type",
-        "summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout n_ctx",
-        "reorder_and_upcast_attn unsloth_version unsloth_fixed do_sample max_length min_length",
-        "temperature top_k top_p typical_p num_beams num_beam_groups diversity_penalty",
-        "repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size",
-        "bad_words_ids num_return_sequences early_stopping remove_invalid_values",
-        "exponential_decay_length_penalty suppress_tokens begin_suppress_tokens output_scores",
-        "return_dict_in_generate torchscript use_bfloat16 tf_legacy_loss pruned_heads",
-    )
-    for name in line.split()
-)
-# What must be so wherever it is said.
-_ALWAYS = {
-    "is_decoder": (False, True),
-    "is_encoder_decoder": (False,),
-    "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,),
-    "tie_encoder_decoder": (False,),
-    "pretraining_tp": (1,),
-}
-Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Family:
-    """How one family's `config.json` and ours say the same.
-
-    Args:
-        architecture: name of its class.
-        read: gives our settings besides the shape from its values.
-        write: gives its values besides the shape from our settings.
-        fields: names that `read` understands.
-        only: values that other fields must have, wherever they are said.
-        head_dim: where none is said; by default the width shared by all heads.
-        tied: whether the output layer is the embedding, where that is not said.
-        activation: field that names it.
-    """
-
-    architecture: str
-    read: Callable[[Values], Values]
-    write: Callable[[TransformerConfig], Values]
-    fields: tuple[str, ...] = ()
-    only: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    head_dim: int | None = None
-    tied: bool = False
-    activation: str = "hidden_act"
 
 
 def _biased(name: str = "all") -> Callable[[Values], Values]:
@@ -163,7 +91,7 @@ def _write_qwen3(config: TransformerConfig) -> Values:
 def _read_qwen3_moe(values: Values) -> Values:
     dense = values.get("mlp_only_layers") or []
     if sorted(dense) != list(range(len(dense))):
-        raise _unsupported("mlp_only_layers", dense, list(range(len(dense))))
+        raise unsupported("mlp_only_layers", dense, list(range(len(dense))))
     # transformers writes its own name for it too.
     experts = values.get("num_experts") or values["num_local_experts"]
     return _read_qwen3(values) | {
@@ -240,7 +168,7 @@ def _read_gemma(values: Values) -> Values:
     return _biased()(values) | {
         "norm": "rms_plus_one",
         "norm_place": "both",
-        "activation": _activation(values, "gelu_pytorch_tanh"),
+        "activation": activation(values, "gelu_pytorch_tanh"),
         "attention_scale": values.get("query_pre_attn_scalar", 256) ** -0.5,
         "embedding_scale": values["hidden_size"] ** 0.5,
         "window": values.get("sliding_window") or 0,
@@ -314,7 +242,7 @@ def _write_gpt2(config: TransformerConfig) -> Values:
         "n_inner": config.mlp_width,
         "n_positions": config.context,
         "layer_norm_epsilon": config.norm_eps,
-        "activation_function": _name_of_activation(config, FAMILIES["gpt2"]),
+        "activation_function": name_of_activation(config, FAMILIES["gpt2"]),
         "embd_pdrop": 0.0,
         "resid_pdrop": 0.0,
         "attn_pdrop": 0.0,
@@ -326,6 +254,14 @@ _MIXTURE = ("num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob")
 _GEMMA = (
     *("attention_bias", "query_pre_attn_scalar", "sliding_window", "layer_types"),
     *("attn_logit_softcapping", "final_logit_softcapping"),
+)
+_gemma = partial(
+    Family,
+    write=_write_gemma,
+    only={"use_bidirectional_attention": (None, False)},
+    head_dim=256,
+    tied=True,
+    activation="hidden_activation",
 )
 _GPT2 = (
     *("n_embd", "n_layer", "n_head", "n_inner", "n_positions", "layer_norm_epsilon"),
@@ -374,25 +310,11 @@ FAMILIES = {
         _write_qwen_window,
         ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"),
     ),
-    "gemma2": Family(
-        "Gemma2ForCausalLM",
-        _read_gemma2,
-        _write_gemma,
-        _GEMMA,
-        {"use_bidirectional_attention": (None, False)},
-        head_dim=256,
-        tied=True,
-        activation="hidden_activation",
-    ),
-    "gemma3_text": Family(
-        "Gemma3ForCausalLM",
-        _read_gemma3,
-        _write_gemma,
-        (*_GEMMA, "sliding_window_pattern", "_sliding_window_pattern"),
-        {"use_bidirectional_attention": (None, False)},
-        head_dim=256,
-        tied=True,
-        activation="hidden_activation",
+    "gemma2": _gemma(architecture="Gemma2ForCausalLM", read=_read_gemma2, fields=_GEMMA),
+    "gemma3_text": _gemma(
+        architecture="Gemma3ForCausalLM",
+        read=_read_gemma3,
+        fields=(*_GEMMA, "sliding_window_pattern", "_sliding_window_pattern"),
     ),
     "phi3": Family(
         "Phi3ForCausalLM",
@@ -422,125 +344,3 @@ def family_of(config: TransformerConfig) -> str:
     if not config.num_experts:
         return "qwen3"
     return "qwen3_moe" if config.router == "softmax" else "glm4_moe"
-
-
-def read_config(values: Values, path: Path) -> TransformerConfig:
-    """Gives the shape that a `config.json` describes.
-
-    Args:
-        values: what it says.
-        path: where it lies, for errors.
-
-    Raises:
-        UserError: the family is not known, or a field says what is not computed here.
-        Damaged: a field is missing or makes no sense.
-    """
-    name = values.get("model_type")
-    if name not in FAMILIES:
-        raise UserError(
-            tr("model family {family!r} is not known", family=name),
-            where=path,
-            remedy=tr("Known families: {families}", families=", ".join(FAMILIES)),
-        )
-    family = FAMILIES[name]
-    try:
-        _refuse_unknown(values, name, family)
-        found = {"vocab_size": values["vocab_size"], "family": name}
-        found["tied_embeddings"] = values.get("tie_word_embeddings", family.tied)
-        if name != "gpt2":
-            found |= _read_shape(values, family) | read_rope(values, name)
-        config = TransformerConfig(**(found | family.read(values)))
-    except UserError as error:
-        raise UserError(error.what, where=path, remedy=error.remedy) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Damaged(
-            tr("the model configuration is wrong: {reason}", reason=error), where=path
-        ) from error
-    return _nameless(config)
-
-
-def _nameless(config: TransformerConfig) -> TransformerConfig:
-    """Gives the same without a family's name where that is what fits anyway."""
-    plain = replace(config, family="")
-    return plain if family_of(plain) == config.family else config
-
-
-def _read_shape(values: Values, family: Family) -> Values:
-    width, heads = values["hidden_size"], values["num_attention_heads"]
-    return {
-        "width": width,
-        "depth": values["num_hidden_layers"],
-        "num_heads": heads,
-        "num_kv_heads": values.get("num_key_value_heads") or heads,
-        "head_dim": values.get("head_dim") or family.head_dim or width // heads,
-        "mlp_width": values["intermediate_size"],
-        "context": values["max_position_embeddings"],
-        "norm_eps": values.get("rms_norm_eps", 1e-6),
-        "activation": _activation(values, "silu"),
-    }
-
-
-def _activation(values: Values, usual: str) -> str:
-    name = values.get("hidden_activation") or values.get("hidden_act") or usual
-    if name not in ACTIVATIONS:
-        raise _unsupported("hidden_act", name, usual)
-    return ACTIVATIONS[name]
-
-
-def _name_of_activation(config: TransformerConfig, family: Family) -> str:
-    tanh = "gelu_new" if family.architecture.startswith("GPT2") else "gelu_pytorch_tanh"
-    return {"silu": "silu", "gelu": "gelu", "gelu_tanh": tanh}[config.activation]
-
-
-def _refuse_unknown(values: Values, name: str, family: Family) -> None:
-    shape = ("vocab_size", "tie_word_embeddings") if name == "gpt2" else _SHAPE
-    for key, value in values.items():
-        required = family.only.get(key) or _ALWAYS.get(key)
-        if required is not None:
-            if value not in required:
-                raise _unsupported(key, value, required[0])
-        elif key not in _HARMLESS and key not in family.fields and key not in shape:
-            # What is not there by another name: no, none, nothing.
-            if value in (None, False, [], {}):
-                continue
-            raise UserError(
-                tr("{name} = {value!r} is not known here", name=key, value=value),
-                remedy=tr("If it changes nothing that is computed, take it out of the file"),
-            )
-
-
-def _unsupported(name: str, value: Any, expected: Any) -> UserError:
-    return UserError(
-        tr("{name} = {value!r} is not supported", name=name, value=value),
-        remedy=tr("Only {value!r} is computed correctly here", value=expected),
-    )
-
-
-def write_config(config: TransformerConfig) -> Values:
-    """Gives what `config.json` says of a network."""
-    name = family_of(config)
-    family = FAMILIES[name]
-    said = {
-        "architectures": [family.architecture],
-        "model_type": name,
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tied_embeddings,
-        "initializer_range": 0.02,
-        "use_cache": True,
-        "torch_dtype": "float32",
-    }
-    if name != "gpt2":
-        if family.head_dim or config.attention_width != config.width:
-            said["head_dim"] = config.head_dim
-        said |= {
-            "hidden_size": config.width,
-            "intermediate_size": config.mlp_width,
-            "num_hidden_layers": config.depth,
-            "num_attention_heads": config.num_heads,
-            "num_key_value_heads": config.num_kv_heads,
-            "max_position_embeddings": config.context,
-            "rms_norm_eps": config.norm_eps,
-            family.activation: _name_of_activation(config, family),
-            "attention_dropout": 0.0,
-        } | write_rope(config, name)
-    return said | family.write(config)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from tianti.errors import Damaged, UserError
-from tianti.exchange.families import OWN, read_config, write_config
+from tianti.exchange.config_file import read_config, write_config
+from tianti.exchange.families import OWN
 from tianti.exchange.names import Theirs, weight_names
 from tianti.files import read_json, write_json, write_tensors
 from tianti.messages import tr

@@ -190,6 +190,11 @@ class ChatTemplate:
         content = message.get("content")
         if not isinstance(content, str):
             return message
+        if marks := {*content} & {_BEGIN, _END, _TEXT}:
+            raise UserError(
+                tr("the text holds U+{code}, which is no character", code=f"{ord(min(marks)):04X}"),
+                remedy=tr("Take it out"),
+            )
         for token in self._tokens:
             content = content.replace(token, f"{token[0]}{_TEXT}{token[1:]}")
         return {**message, "content": content}
