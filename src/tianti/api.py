@@ -351,6 +351,44 @@ def evaluate_steps(
     return found
 
 
+def predict(
+    model: str | Path,
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    columns: dict[str, str] | None = None,
+    max_tokens: int | None = None,
+    device: str = "auto",
+    display: Display | None = None,
+) -> list[dict[str, Any]]:
+    """Applies a tuned model to a file of examples; see `tianti.tune.predict.predict`.
+
+    Args:
+        model: a tuned model, or its run.
+        source: JSONL, CSV, TSV or Parquet.
+        out: JSONL file to write; none when not given.
+        columns: what columns are called, where that is not as in training.
+        max_tokens: most tokens written for an example.
+        device: where it computes.
+        display: shows progress on stderr; by default it does.
+
+    Raises:
+        UserError: something the user can mend; nothing is half-written.
+    """
+    from tianti.device import choose_device
+    from tianti.tune.predict import predict as predict_file
+
+    return predict_file(
+        model_folder(model),
+        str(source),
+        None if out is None else Path(out),
+        device=choose_device(device),
+        columns=columns,
+        max_tokens=max_tokens,
+        display=display or Display(),
+    )
+
+
 def read_texts(path: str | Path, field: str = "text") -> list[str]:
     """Reads the documents of a file, folder or glob, as a corpus source does.
 

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from tianti.corpus.config import CorpusConfig
 from tianti.errors import UserError, from_os_error
@@ -21,6 +30,7 @@ from tianti.messages import tr
 from tianti.model.settings import ModelConfig
 from tianti.tokens.config import TokenizerConfig
 from tianti.train.config import LayoutConfig, TrainConfig
+from tianti.tune.config import TuneConfig
 
 
 class Recipe(BaseModel):
@@ -33,7 +43,17 @@ class Recipe(BaseModel):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
     )
-    corpus: CorpusConfig = Field(description="What the documents are.")
+    base: str | None = Field(
+        None, description="Directory of a model whose weights are adapted (tune)."
+    )
+    tune: TuneConfig | None = Field(
+        None, description="A task that a network is adapted to, in place of a corpus."
+    )
+    corpus: CorpusConfig = Field(
+        default_factory=lambda: CorpusConfig.model_construct(sources=[]),
+        validate_default=True,
+        description="What the documents are.",
+    )
     tokenizer: TokenizerConfig = Field(
         default_factory=TokenizerConfig, description="How text becomes numbers."
     )
@@ -48,6 +68,23 @@ class Recipe(BaseModel):
     generate: GenerateConfig = Field(
         default_factory=GenerateConfig, description="The samples the run ends with."
     )
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _corpus_or_tune(cls, value: Any, info: ValidationInfo) -> Any:
+        tuned = info.data.get("tune") is not None
+        nothing = isinstance(value, CorpusConfig) and not value.sources
+        if nothing and not tuned and "tune" in info.data:
+            raise PydanticCustomError("missing", "Field required")
+        if tuned and not nothing:
+            raise ValueError(tr("a recipe has corpus or tune: name the run of the first as base"))
+        return value
+
+    @model_validator(mode="after")
+    def _base_is_tuned(self) -> Recipe:
+        if self.base is not None and self.tune is None:
+            raise ValueError(tr("base is for recipes with tune"))
+        return self
 
     @field_validator("name")
     @classmethod
@@ -118,8 +155,12 @@ class Recipe(BaseModel):
 
     def as_yaml(self, *, everything: bool = True) -> str:
         """Gives the recipe as YAML, with every default or only with what was said."""
+        # What a tuning has nothing to do with.
+        unused = {"corpus", "tokenizer", "generate", "evaluate"} if self.tune else {"tune", "base"}
         values = json.loads(
-            self.model_dump_json(exclude_unset=not everything, exclude_none=not everything)
+            self.model_dump_json(
+                exclude_unset=not everything, exclude_none=not everything, exclude=unused
+            )
         )
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 

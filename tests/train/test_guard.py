@@ -134,7 +134,7 @@ def test_going_back_keeps_the_validation_and_the_best_has_a_checkpoint(splits, t
     made = trainer(splits, tmp_path, budget="60 steps", validate_every=5, early_stopping=50)
     bad_between(made, 10, 35)
     # The best would be amid the bad steps, if any were validated there.
-    made.validation_bits_per_byte = lambda: 1.0 if made.state.bad_in_a_row else 5.0
+    made.validation_figures = lambda: {"bits_per_byte": 1.0 if made.state.bad_in_a_row else 5.0}
     state = made.fit()
     assert state.rewinds > 0
     assert (tmp_path / "checkpoints" / f"step-{state.best_step:08d}").is_dir()

@@ -53,7 +53,7 @@ def test_a_tail_is_averaged_evenly_and_survives_a_stop(splits, tmp_path):  # noq
 def test_training_stops_and_keeps_the_checkpoint_of_the_best(splits, tmp_path):  # noqa: F811
     made = trainer(splits, tmp_path, budget="100 steps", validate_every=5, early_stopping=4)
     values = iter([3.0, 2.9, 2.5, *[2.6] * 20])
-    made.validation_bits_per_byte = lambda: next(values)
+    made.validation_figures = lambda: {"bits_per_byte": next(values)}
     state = made.fit()
     assert (state.step, state.best_step) == (35, 15)
     best = read_json(tmp_path / BEST)["checkpoint"]
@@ -64,7 +64,7 @@ def test_training_stops_and_keeps_the_checkpoint_of_the_best(splits, tmp_path): 
 
 def test_stopping_is_the_same_after_an_interruption(splits, tmp_path):  # noqa: F811
     def scripted(made):
-        made.validation_bits_per_byte = lambda: 5.0 - min(made.state.step, 20) / 10
+        made.validation_figures = lambda: {"bits_per_byte": 5.0 - min(made.state.step, 20) / 10}
         return made
 
     changes = {"budget": "100 steps", "validate_every": 5, "early_stopping": 3, "average": 0.9}

@@ -13,6 +13,7 @@ from tianti.cli.judge import compare_command, eval_command, tasks_command
 from tianti.cli.launch import launch_command
 from tianti.cli.options import AsJson, OutFolder, Overrides, RecipeFile, print_json
 from tianti.cli.plan import plan_command
+from tianti.cli.predict import predict_command
 from tianti.messages import tr
 
 app = typer.Typer(
@@ -166,6 +167,7 @@ def generate_command(
         print()
 
 
+app.command("predict", help=tr("Apply a tuned model to a file of examples."))(predict_command)
 app.command("eval", help=tr("Judge a model by tasks, or measure its bits per byte on text."))(
     eval_command
 )

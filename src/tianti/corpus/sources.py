@@ -171,14 +171,20 @@ def source_hashes(source: Source, known: dict[str, str]) -> list[str]:
         source: the source.
         known: hashes by file state, extended here, so that an unchanged file is read once.
     """
-    hashes = []
-    for state in source_state(source):
-        key = json.dumps(state, sort_keys=True)
-        if key not in known:
-            local = "path" in state and "://" not in state["path"]
-            known[key] = sha256_file(Path(state["path"])) if local else key
-        hashes.append(known[key])
-    return hashes
+    return [_hash_of(state, known) for state in source_state(source)]
+
+
+def file_hash(path: str, known: dict[str, str]) -> str:
+    """Gives the content hash of one file; see `source_hashes`."""
+    return _hash_of(file_state(path), known)
+
+
+def _hash_of(state: dict[str, Any], known: dict[str, str]) -> str:
+    key = json.dumps(state, sort_keys=True)
+    if key not in known:
+        local = "path" in state and "://" not in state["path"]
+        known[key] = sha256_file(Path(state["path"])) if local else key
+    return known[key]
 
 
 def read_source(source: Source, extractor: Any = "fast") -> Iterator[Document | BadInput]:

@@ -45,8 +45,11 @@ _HARMLESS = frozenset(
     )
     for name in line.split()
 )
+# What ends the name of a network that tells classes.
+_CLASSIFIERS = {"text": "ForSequenceClassification", "token": "ForTokenClassification"}
 # What must be so wherever it is said.
 _ALWAYS = {
+    "token_classification_bias": (True,),
     "is_decoder": (False, True),
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
@@ -79,6 +82,7 @@ def read_config(values: Values, path: Path) -> TransformerConfig:
         _refuse_unknown(values, name, family)
         found = {"vocab_size": values["vocab_size"], "family": name}
         found["tied_embeddings"] = values.get("tie_word_embeddings", family.tied)
+        found |= {"causal": values.get("is_causal", True)} | _read_classes(values)
         if name != "gpt2":
             found |= _read_shape(values, family) | read_rope(values, name)
         config = TransformerConfig(**(found | family.read(values)))
@@ -97,6 +101,17 @@ def _nameless(config: TransformerConfig) -> TransformerConfig:
     return plain if family_of(plain) == config.family else config
 
 
+def _read_classes(values: Values) -> Values:
+    """Gives how many classes are told of what, where the network is one that does."""
+    name = (values.get("architectures") or [""])[0]
+    for classified, ending in _CLASSIFIERS.items():
+        if name.endswith(ending):
+            count = values.get("num_labels") or len(values.get("id2label") or "12")
+            # Whatever is said of an output layer, there is none.
+            return {"classes": count, "classified": classified, "tied_embeddings": True}
+    return {}
+
+
 def _read_shape(values: Values, family: Family) -> Values:
     width, heads = values["hidden_size"], values["num_attention_heads"]
     return {
@@ -113,7 +128,8 @@ def _read_shape(values: Values, family: Family) -> Values:
 
 
 def _refuse_unknown(values: Values, name: str, family: Family) -> None:
-    shape = ("vocab_size", "tie_word_embeddings") if name == "gpt2" else _SHAPE
+    shape = _SHAPE if name != "gpt2" else ("vocab_size", "tie_word_embeddings")
+    shape = (*shape, "is_causal", "num_labels")
     for key, value in values.items():
         required = family.only.get(key) or _ALWAYS.get(key)
         if required is not None:
@@ -134,7 +150,7 @@ def write_config(config: TransformerConfig) -> Values:
     name = family_of(config)
     family = FAMILIES[name]
     said = {
-        "architectures": [family.architecture],
+        "architectures": [_architecture(config, family)],
         "model_type": name,
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied_embeddings,
@@ -142,6 +158,8 @@ def write_config(config: TransformerConfig) -> Values:
         "use_cache": True,
         "torch_dtype": "float32",
     }
+    if not config.causal:
+        said["is_causal"] = False
     if name != "gpt2":
         if family.head_dim or config.attention_width != config.width:
             said["head_dim"] = config.head_dim
@@ -157,3 +175,11 @@ def write_config(config: TransformerConfig) -> Values:
             "attention_dropout": 0.0,
         } | write_rope(config, name)
     return said | family.write(config)
+
+
+def _architecture(config: TransformerConfig, family: Family) -> str:
+    """Gives the name of the class that computes a network."""
+    if not config.classes:
+        return family.architecture
+    plain = family.architecture.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+    return plain + _CLASSIFIERS[config.classified]

@@ -8,7 +8,7 @@ what it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ def save_transformer(
     eos_token_id: int,
     pad_token_id: int,
     shard_bytes: int = SHARD_BYTES,
+    more: Mapping[str, Any] | None = None,
+    ends: Sequence[int] = (),
 ) -> None:
     """Writes `config.json`, `generation_config.json` and the weights.
 
@@ -49,14 +51,18 @@ def save_transformer(
         eos_token_id: ends a text.
         pad_token_id: fills up.
         shard_bytes: most of one file; more are written as several with an index.
+        more: what else `config.json` says, such as the names of classes.
+        ends: all tokens that end what is written; `eos_token_id` when not given.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokens = {"bos_token_id": None, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
-    write_json(folder / CONFIG, write_config(model.config) | tokens)
-    write_json(folder / "generation_config.json", {"do_sample": True, **tokens})
+    write_json(folder / CONFIG, write_config(model.config) | tokens | dict(more or {}))
+    if not model.config.classes:
+        said = {"do_sample": True, **tokens, **({"eos_token_id": list(ends)} if ends else {})}
+        write_json(folder / "generation_config.json", said)
     _write_weights(_to_huggingface(model), folder, shard_bytes)
 
 

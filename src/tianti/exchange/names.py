@@ -41,6 +41,10 @@ def weight_names(config: TransformerConfig) -> Names:
     if config.positions == "learned":
         names["positions.weight"] = [Theirs(f"{root}.wpe.weight", config.context)]
     names |= _norm("final_norm", f"{root}.{'ln_f' if gpt2 else 'norm'}", config)
+    if config.classes:
+        score = "classifier" if gpt2 and config.classified == "token" else "score"
+        for kind in ("weight", "bias") if config.classified == "token" else ("weight",):
+            names[f"classifier.{kind}"] = [Theirs(f"{score}.{kind}", config.classes)]
     if not config.tied_embeddings:
         names["head.weight"] = [Theirs("lm_head.weight", config.vocab_size)]
     for index in range(config.depth):

@@ -26,7 +26,8 @@ def generate_texts(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     on_progress: Callable[[int], None] = lambda done: None,
-    tokens: Sequence[Sequence[int]] | None = None,
+    starts: Sequence[Sequence[int]] | None = None,
+    ends: Sequence[int] = (),
 ) -> list[Generated]:
     """Gives what a model goes on with, in order; all draw from the same seed.
 
@@ -36,15 +37,20 @@ def generate_texts(
         prompts: texts to go on from.
         sampling: how to draw.
         on_progress: told how many are finished.
-        tokens: of the prompts, where they are not those of the whole texts.
+        starts: tokens to go on from, where these are not end-of-text and those of the texts.
+        ends: tokens that end a text; end-of-text alone when not given.
 
     Raises:
         UserError: a prompt alone fills the context.
     """
     end = tokenizer.end_of_text
-    starts = [[end, *ids] for ids in tokens or map(tokenizer.encode, prompts)]
+    begun = (
+        [[end, *tokenizer.encode(prompt)] for prompt in prompts]
+        if starts is None
+        else [list(ids) for ids in starts]
+    )
     context = model.config.context
-    if starts and (longest := max(map(len, starts))) >= context:
+    if begun and (longest := max(map(len, begun))) >= context:
         raise UserError(
             tr(
                 "the prompt has {tokens} tokens, the model's context is {context}",
@@ -55,11 +61,11 @@ def generate_texts(
         )
     made: dict[int, Generated] = {}
     held = HELD_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
-    for group in _alike(starts, sampling.max_tokens, held):
+    for group in _alike(begun, sampling.max_tokens, held):
         texts = [GrowingText(tokenizer, sampling.stop) for _ in group]
-        _decode(model, [starts[number] for number in group], texts, sampling, end)
+        _decode(model, [begun[n] for n in group], texts, sampling, frozenset(ends or (end,)))
         for number, text in zip(group, texts, strict=True):
-            length = len(starts[number])
+            length = len(begun[number])
             made[number] = text.finished(prompts[number], length, sampling, context)
         on_progress(len(group))
     return [made[number] for number in range(len(prompts))]
@@ -80,13 +86,14 @@ def _decode(
     starts: list[list[int]],
     texts: list[GrowingText],
     sampling: SamplingConfig,
-    end: int,
+    ends: frozenset[int],
 ) -> None:
     device, longest = model.device, max(map(len, starts))
     capacity = min(longest + sampling.max_tokens, longest + model.config.context)
     cache = KeyValueCache(model.config, len(starts), capacity, device, model.embedding.weight.dtype)
     pads = torch.tensor([longest - len(ids) for ids in starts], device=device)
-    rows = torch.tensor([[end] * (longest - len(ids)) + ids for ids in starts], device=device)
+    pad = min(ends)
+    rows = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in starts], device=device)
     hidden = _prefill(model, rows, pads, cache)
     seen = [torch.tensor(ids, device=device) for ids in starts]
     generators = [torch.Generator().manual_seed(sampling.seed) for _ in starts]
@@ -96,7 +103,7 @@ def _decode(
         going, tokens = [], []
         for place, number in enumerate(alive):
             token = next_token(logits[place], seen[number], sampling, generators[number])
-            if token == end:
+            if token in ends:
                 continue
             texts[number].add(token)
             seen[number] = torch.cat((seen[number], seen[number].new_tensor([token])))

@@ -35,17 +35,25 @@ class Columns:
     all: Tensor
 
 
-def document_mask(segments_BT: Tensor, columns: Columns | None = None, window: int = 0) -> Tensor:
+def document_mask(
+    segments_BT: Tensor, columns: Columns | None = None, window: int = 0, causal: bool = True
+) -> Tensor:
     """Gives which token may look at which: earlier ones of its own document.
 
     Args:
         segments_BT: number of the document each token belongs to.
         columns: the tokens that look and those looked at; all, in order, when not given.
         window: tokens that each looks back on, itself among them; 0 for all.
+        causal: no token looks at later ones; else a window reaches as far in both directions.
 
     Returns:
         Booleans `(batch, 1, tokens that look, tokens looked at)`.
     """
+    if not causal:
+        if columns is not None:
+            raise ValueError("rows that are shared out are looked at causally alone")
+        same = segments_BT[:, :, None] == segments_BT[:, None, :]
+        return (same.triu(1 - window).tril(window - 1) if window else same).unsqueeze(1)
     if columns is None:
         same = segments_BT[:, :, None] == segments_BT[:, None, :]
         return (same.tril().triu(1 - window) if window else same.tril()).unsqueeze(1)
@@ -194,10 +202,11 @@ class Attention(nn.Module):
         if config.attention_softcap:
             if mask is None:
                 mask = causal_mask(key.shape[2] - time, time, 0, x_BTW.device)
+                mask = mask if config.causal else torch.ones_like(mask)
             cap = config.attention_softcap
             return self._out(_capped(query, key, value, mask, cap, options), batch, time)
         # One token looks at all there are.
-        causal = mask is None and time > 1
+        causal = config.causal and mask is None and time > 1
         gathered = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, **options
         )

@@ -109,6 +109,10 @@ class TransformerConfig:
         attention_softcap: scores stay within it by a tanh; 0 for none (Gemma 2).
         logit_softcap: the same of the vocabulary's scores.
         embedding_scale: factor of the embedding.
+        causal: a token looks at those before it alone; else at all of its text, and the network
+            writes none.
+        classes: scores of so many classes stand in place of those of the vocabulary; 0 for none.
+        classified: what has a class: a whole `text`, told from its last token, or each `token`.
         family: of Hugging Face that it is read from and written as; empty for the one that fits.
     """
 
@@ -148,6 +152,9 @@ class TransformerConfig:
     attention_softcap: float = 0.0
     logit_softcap: float = 0.0
     embedding_scale: float = 1.0
+    causal: bool = True
+    classes: int = 0
+    classified: Literal["text", "token"] = "text"
     family: str = ""
 
     def __post_init__(self) -> None:
@@ -170,6 +177,8 @@ class TransformerConfig:
             raise ValueError(tr("head_dim ({head_dim}) must be even", head_dim=self.head_dim))
         if self.num_experts:
             self._check_experts()
+        if self.classes and not self.tied_embeddings:
+            raise ValueError("a network that tells classes has no output layer to untie")
 
     def _check_experts(self) -> None:
         if not 0 < self.experts_per_token <= self.num_experts:
@@ -241,7 +250,11 @@ class TransformerConfig:
     def embedding_parameters(self) -> int:
         """Gives the number of weights in the embeddings and, untied, the output layer."""
         places = self.context * self.width if self.positions == "learned" else 0
-        return self.vocab_size * self.width * (1 if self.tied_embeddings else 2) + places
+        bias = self.classes if self.classified == "token" else 0
+        classifier = self.classes * self.width + bias
+        return (
+            self.vocab_size * self.width * (1 if self.tied_embeddings else 2) + places + classifier
+        )
 
     def num_parameters(self) -> int:
         """Gives the number of weights of the network, tied ones counted once."""
@@ -268,15 +281,16 @@ class TransformerConfig:
     def flops_per_token(self, sequence: int | None = None) -> float:
         """Gives the floating-point operations of one trained token, forward and backward.
 
-        Matrix products alone (2 a multiply-add, backward twice the forward); attention counted as
-        causal, so half of the full square. The output layer counts, the embedding look-up does not.
+        Matrix products alone (2 a multiply-add, backward twice the forward); causal attention is
+        half of the full square. The output layer counts, the embedding look-up does not.
 
         Args:
             sequence: tokens in a row; the context when not given.
         """
         length = sequence or self.context
-        matrices = self.matrix_parameters(active=True) + self.vocab_size * self.width
-        attention = self.depth * 2 * self.attention_width * length / 2
+        output = (self.classes or self.vocab_size) * self.width
+        matrices = self.matrix_parameters(active=True) + output
+        attention = self.depth * 2 * self.attention_width * length / (2 if self.causal else 1)
         return 6.0 * (matrices + attention)
 
     def as_dict(self) -> dict[str, Any]:

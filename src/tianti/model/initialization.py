@@ -9,6 +9,7 @@ One place, so that a rule which transfers with size changes here and nowhere els
 | hidden    | qkv, gate_up, up                       | N(0, 1 / fan_in)                   |
 | hidden    | out, down: what writes to the stream   | 0                                  |
 | router    | scores of the experts                  | N(0, 0.02²)                        |
+| classifier| scores of classes                      | 0                                  |
 | norm      | gains                                  | 1                                  |
 | bias      | of products and norms                  | 0                                  |
 
@@ -31,7 +32,7 @@ from tianti.model.experts import Experts
 from tianti.model.transformer import Transformer
 
 EMBEDDING_STD = 0.02
-Role = Literal["embedding", "head", "hidden", "router", "norm", "bias"]
+Role = Literal["embedding", "head", "hidden", "router", "classifier", "norm", "bias"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def weight_roles(config: TransformerConfig) -> dict[str, WeightRole]:
             roles[name] = WeightRole("embedding", shape, shape[:1])
         elif name == "head.weight":
             roles[name] = WeightRole("head", shape, shape[:1])
+        elif name == "classifier.weight":
+            roles[name] = WeightRole("classifier", shape, shape[:1])
         elif parameter.ndim == 1:
             roles[name] = WeightRole("bias" if name.endswith("bias") else "norm", shape, shape)
         elif name.endswith("router.weight"):
@@ -116,7 +119,7 @@ def initialize(
         if role.role == "norm":
             # A gain of one more than its weight.
             values = torch.full((), 0.0 if model.config.norm == "rms_plus_one" else 1.0)
-        elif role.role == "bias" or role.writes_to_stream:
+        elif role.role in ("bias", "classifier") or role.writes_to_stream:
             values = torch.zeros(())
         else:
             small = role.role in ("embedding", "router")

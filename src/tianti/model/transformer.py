@@ -96,6 +96,9 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index, dropout) for index in range(config.depth))
         self.final_norm = _norm(config)
         self.head = None if config.tied_embeddings else Linear(config.width, config.vocab_size)
+        self.classifier = None
+        if config.classes:
+            self.classifier = Linear(config.width, config.classes, config.classified == "token")
         # What is learnt besides the output layer; see `tianti.model.lora`.
         self.head_adapter: Any = None
         for name, table in self.rotary_buffers(config).items():
@@ -226,6 +229,8 @@ class Transformer(nn.Module):
     ) -> dict[bool, Tensor | BlockMask | None]:
         """Gives which token looks at which, in layers without (False) and with a window (True)."""
         window = self.config.window
+        if not self.config.causal:
+            return self._all_looks(mask, segments_BT, start, end)
         if segments_BT is not None:
             apart = self._mask(segments_BT, columns, 0)
             return {
@@ -239,6 +244,24 @@ class Transformer(nn.Module):
             mask = causal_mask(start, end - start, 0, self.device)
         windowed = causal_mask(start, end - start, window, self.device) if beyond else mask
         return {False: mask, True: windowed}
+
+    def _all_looks(
+        self, mask: Tensor | None, segments_BT: Tensor | None, start: int, end: int
+    ) -> dict[bool, Tensor | BlockMask | None]:
+        """Gives the same where tokens look at later ones too."""
+        window = self.config.window
+        if start:
+            raise ValueError("what comes later changes what was kept: no cache")
+        if segments_BT is None:
+            if not window or end <= window:
+                return {False: mask, True: mask}
+            if mask is not None:
+                raise ValueError(f"{end} tokens exceed the window of {window}")
+            segments_BT = torch.zeros(1, end, dtype=torch.long, device=self.device)
+        return {
+            windowed: document_mask(segments_BT, None, window if windowed else 0, causal=False)
+            for windowed in (False, True)
+        }
 
     def _mask(
         self, segments_BT: Tensor, columns: Columns | None, window: int
@@ -266,7 +289,9 @@ class Transformer(nn.Module):
         return {False: usual, True: table("local_") if local else usual}
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Gives float32 scores `(…, vocabulary)` from the final stream `(…, width)`."""
+        """Gives float32 scores `(…, vocabulary or classes)` from the final stream `(…, width)`."""
+        if self.classifier is not None:
+            return self.classifier(hidden).float()
         scores = linear(hidden, self.output_weight).float()
         return soft_capped(scores, self.config.logit_softcap)
 

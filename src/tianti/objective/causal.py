@@ -27,12 +27,16 @@ class Rows:
         labels_BT: the token after each input, int64; `IGNORED` is not supervised.
         segments_BT: document number of each token of the row; None where it is one document.
         columns: the tokens of the row that `ids_BT` has, where others have the rest.
+        units_BT: number in `targets` of the example that each token belongs to.
+        targets: what is wanted of examples, a row each, where labels do not say it.
     """
 
     ids_BT: Tensor
     labels_BT: Tensor
     segments_BT: Tensor | None
     columns: Columns | None = None
+    units_BT: Tensor | None = None
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,16 @@ def bits_per_byte_bars(evaluate: dict[str, Any], t: Translate) -> dict[str, Any]
     }
 
 
-def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
+def training_curves(
+    log: list[dict[str, Any]], t: Translate, steered_by: str = "bits_per_byte"
+) -> dict[str, Any]:
     """Draws loss, validation and learning rate against tokens."""
+    name = f"validation_{steered_by}"
+    unit = t("bits per byte") if steered_by == "bits_per_byte" else steered_by
     steps = [row for row in log if row.get("loss") is not None]
     smooth = _smoothed([row["loss"] for row in steps])
     steps, losses = _thinned(steps), _thinned(smooth)
-    checks = [row for row in log if "validation_bits_per_byte" in row]
+    checks = [row for row in log if name in row]
     tokens = [row["tokens"] for row in steps]
     marks = [_upright(row["tokens"], t("skipped"), GREY) for row in log if "skipped" in row]
     marks += [_upright(tokens, t("gone back"), RED) for tokens in _rewound(log)]
@@ -75,8 +79,8 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
             _line(tokens, losses, t("training loss"), BLUE),
             _line(
                 [row["tokens"] for row in checks],
-                [row["validation_bits_per_byte"] for row in checks],
-                t("validation, bits per byte"),
+                [row[name] for row in checks],
+                f"{t('validation')}, {unit}",
                 ORANGE,
             )
             | {"yaxis": "y2", "mode": "lines+markers"},
@@ -93,7 +97,7 @@ def training_curves(log: list[dict[str, Any]], t: Translate) -> dict[str, Any]:
                 "overlaying": "y",
                 "side": "right",
                 "automargin": True,
-                "title": {"text": t("bits per byte")},
+                "title": {"text": unit},
                 "tickformat": ".2f",
                 "showgrid": False,
             },

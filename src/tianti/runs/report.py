@@ -14,6 +14,8 @@ from tianti.messages import LANGUAGES, tr_in
 from tianti.runs import figures
 from tianti.runs.corpus_figures import corpus_figures
 from tianti.train.log import read_log
+from tianti.tune.config import PREDICTIONS, SHOWN
+from tianti.tune.shown import shown_predictions
 from tianti.units import format_bytes, format_count, format_duration
 
 
@@ -26,6 +28,8 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
         results: what `results.json` holds.
     """
     log = read_log(run / "train" / "log.jsonl")
+    if "examples" in results:
+        return write_tuning_report(path, run, results, log)
     view = _read_view(run / "corpus" / OVERVIEW)
     write_page(
         path,
@@ -44,6 +48,39 @@ def write_report(path: Path, run: Path, results: dict[str, Any]) -> None:
         # Without the stage in the results, what lies there is of an earlier model.
         samples=_read_samples(run / "generate" / "samples.jsonl") if "generate" in results else [],
     )
+
+
+def write_tuning_report(
+    path: Path, run: Path, results: dict[str, Any], log: list[dict[str, Any]]
+) -> None:
+    """Writes the report of a tuning; see `write_report`."""
+    judged = results.get("evaluate", {})
+    write_page(
+        path,
+        "tuning.html.j2",
+        lambda language: _tuning_figures(results, log, language),
+        title=results["name"],
+        results=results,
+        run=run.as_posix(),
+        train=results.get("train"),
+        examples=results["examples"],
+        tested=judged.get("figures", {}),
+        classes=judged.get("classes"),
+        wrong=shown_predictions(run / "evaluate" / PREDICTIONS) if judged else [],
+        seen=_read_view(run / "train" / SHOWN),
+    )
+
+
+def _tuning_figures(
+    results: dict[str, Any], log: list[dict[str, Any]], language: str
+) -> dict[str, Any]:
+    def t(text: str) -> str:
+        return tr_in(language, text)
+
+    drawn: dict[str, Any] = {"stages": figures.stage_times(results["stages"], t)}
+    if log:
+        drawn["curves"] = figures.training_curves(log, t, results["train"]["steered_by"])
+    return drawn
 
 
 def write_corpus_report(

@@ -10,13 +10,15 @@ from tianti.files import write_json
 from tianti.messages import in_all_languages
 from tianti.recipe import Recipe
 from tianti.runs.manifest import Manifest
-from tianti.scale.derive import Derivation
 
 RESULTS = "results.json"
 
 
 def collect_results(
-    recipe: Recipe, run: Path, manifests: dict[str, Manifest], derivation: Derivation | None
+    recipe: Recipe,
+    run: Path,
+    manifests: dict[str, Manifest],
+    reasons: list[tuple[str, str, str]],
 ) -> dict[str, Any]:
     """Gives the results of a run; every metric is `{"value", "low", "high", "n"}` under its stage
     and split.
@@ -49,7 +51,7 @@ def collect_results(
             # The page is read in either language, whichever the run was started in.
             "in_languages": {"value": in_all_languages(value), "reason": in_all_languages(reason)},
         }
-        for setting, value, reason in (derivation.reasons if derivation else [])
+        for setting, value, reason in reasons
     ]
     return without_nan(results)
 

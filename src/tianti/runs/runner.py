@@ -22,12 +22,11 @@ from tianti.runs.manifest import MARK, Manifest, library_versions, peak_memory_b
 from tianti.runs.reads import count_read
 from tianti.runs.results import RESULTS, collect_results, without_nan, write_results
 from tianti.runs.stages import (
-    STAGE_NAMES,
-    STAGES,
     Stage,
     StageConfig,
-    derive_from_metrics,
+    derived_reasons,
     stage_config,
+    stages_of,
     summary,
 )
 from tianti.runs.verify import PARTIAL, seal
@@ -85,12 +84,15 @@ def carry_out(
         UserError: something the user can mend; what is finished stays.
         Interrupted: a signal asked to stop; what is finished stays.
     """
+    names = [stage.name for stage in stages_of(recipe)]
     for name in (until, redo_from):
-        if name is not None and name not in STAGE_NAMES:
+        if name is not None and name not in names:
             raise UserError(
                 tr("there is no stage {name!r}", name=name),
-                remedy=tr("Stages: {names}", names=", ".join(STAGE_NAMES)),
+                remedy=tr("Stages: {names}", names=", ".join(names)),
             )
+    if recipe.tune is not None and processes > 1:
+        raise UserError(tr("a network is tuned by one process"), remedy=tr("Leave --nproc out"))
     folder = out or default_folder(recipe)
     place = place_in(os.environ) if processes == 1 else None
     if place is not None and place.world > 1:
@@ -145,7 +147,7 @@ class _Runner:
     def run(self, until: str | None, redo_from: str | None) -> Run:
         write_text(self.folder / "recipe.yaml", self.recipe.as_yaml())
         redo = False
-        for stage in STAGES:
+        for stage in stages_of(self.recipe):
             redo = redo or stage.name == redo_from
             self._bring_up_to_date(stage, redo)
             if stage.name == until:
@@ -213,7 +215,7 @@ class _Runner:
         folders = {name: self.folder / name for name in stage.inputs}
         for name, path in folders.items():
             self.manifests[name].check(path, hashes=True)
-        reads = count_read(self.folder, inputs["corpus"]) if stage.reads_test else 0
+        reads = count_read(self.folder, inputs[stage.inputs[0]]) if stage.reads_test else 0
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         wall, cpu = time.perf_counter(), time.process_time()
         try:
@@ -289,10 +291,8 @@ class _Runner:
         return partial
 
     def _conclude(self) -> Run:
-        derivation = None
-        if {"corpus", "machine"} <= set(self.manifests):
-            derivation = derive_from_metrics(self.recipe, self.metrics)
-        results = collect_results(self.recipe, self.folder, self.manifests, derivation)
+        reasons = derived_reasons(self.recipe, self.metrics)
+        results = collect_results(self.recipe, self.folder, self.manifests, reasons)
         if self.done or not (self.folder / REPORT).is_file():
             from tianti.runs.report import write_report
 

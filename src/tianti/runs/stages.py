@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,19 @@ STAGES = (
     ),
     Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model"), version=2),
 )
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
+TUNE_STAGES = (
+    Stage("examples", "tianti.tune.stage:prepare_examples"),
+    Stage("tokenizer", "tianti.tune.stage:prepare_tokenizer", ("examples",)),
+    Stage("train", "tianti.tune.stage:tune", ("examples", "tokenizer"), resumable=True),
+    Stage("model", "tianti.tune.stage:write_tuned", ("tokenizer", "train")),
+    Stage("evaluate", "tianti.tune.judge:judge", ("examples", "model"), reads_test=True),
+)
+STAGE_NAMES = tuple(dict.fromkeys(stage.name for stage in (*STAGES, *TUNE_STAGES)))
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """Gives the stages of a recipe, in order."""
+    return STAGES if recipe.tune is None else TUNE_STAGES
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,10 @@ def stage_config(
         run: the folder of the run.
         metrics: what the stages before it gave.
     """
+    if recipe.tune is not None:
+        from tianti.runs.tuning import tuning_config
+
+        return StageConfig(*tuning_config(stage.name, recipe, run, metrics))
     if stage.name == "documents":
         from tianti.corpus.stage import prepare_config
 
@@ -142,6 +158,19 @@ def derive_from_metrics(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> D
     return derive(recipe, facts, metrics.get("tokenizer", {}).get("vocab_size"))
 
 
+def derived_reasons(
+    recipe: Recipe, metrics: dict[str, dict[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """Gives every derived setting with its reason, once enough is known."""
+    if recipe.tune is not None:
+        from tianti.runs.tuning import derive_tuning_from
+
+        ready = {"examples", "tokenizer"} <= set(metrics)
+        return derive_tuning_from(recipe, metrics).reasons if ready else []
+    ready = {"corpus", "machine"} <= set(metrics)
+    return derive_from_metrics(recipe, metrics).reasons if ready else []
+
+
 def _all_that_is_read(corpus: CorpusConfig) -> list[Source]:
     """Gives the sources and all that documents are compared with."""
     quality = corpus.quality
@@ -166,20 +195,30 @@ def _content(recipe: Recipe, run: Path) -> list[list[str]]:
     """Gives the hashes of all source files; an unchanged file is not read again."""
     from tianti.corpus.sources import source_hashes
 
+    with known_hashes(run) as known:
+        return [source_hashes(source, known) for source in _all_that_is_read(recipe.corpus)]
+
+
+@contextlib.contextmanager
+def known_hashes(run: Path) -> Iterator[dict[str, str]]:
+    """Gives the hashes by file state that a run knows; those that are added are kept."""
     path = run / HASHES
     known: dict[str, str] = {}
     # One that is damaged costs reading the sources again, nothing else.
     with contextlib.suppress(Damaged):
         known = read_sealed(path)["hashes"] if path.is_file() else {}
     count = len(known)
-    hashes = [source_hashes(source, known) for source in _all_that_is_read(recipe.corpus)]
+    yield known
     if len(known) != count and run.is_dir():
         write_sealed(path, {"hashes": known})
-    return hashes
 
 
 def summary(stage: str, metrics: dict[str, Any]) -> str:
     """Gives what a finished stage has to say in one line."""
+    if "steered_by" in metrics or stage == "examples" or "task" in metrics:
+        from tianti.runs.tuning import tuning_summary
+
+        return tuning_summary(stage, metrics)
     if stage == "documents":
         return tr(
             "{documents} documents, {size}",

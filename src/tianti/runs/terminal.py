@@ -41,14 +41,30 @@ def say_results(run: Run) -> None:
     if not run.done:
         show(tr("Nothing to do: every stage is up to date."))
     evaluate = run.results.get("evaluate")
-    if evaluate:
+    if evaluate and "figures" in evaluate:
+        _say_tuned(run.results)
+    elif evaluate:
         show(tr("Bits per byte on the test split (less is better):"), "bold")
         for key, label in _ROWS:
             if key in evaluate["test"]:
                 say_metric(tr(label), evaluate["test"][key])
     show(tr("Report: {path}", path=run.path / REPORT))
-    if run.results.get("model"):
+    if run.results.get("model") and "examples" in run.results:
+        show(tr("Next: tianti predict {path} FILE.jsonl", path=run.results["model"]))
+    elif run.results.get("model"):
         show(tr("Next: tianti generate {path} --prompt '…'", path=run.results["model"]))
+
+
+def _say_tuned(results: dict[str, Any]) -> None:
+    """Shows the figures of a tuned network, and its worst classes."""
+    evaluate = results["evaluate"]
+    show(tr("On the test examples:"), "bold")
+    for name, figure in evaluate["figures"].items():
+        say_metric(name, figure)
+    if classes := evaluate.get("classes"):
+        worst = sorted(classes.items(), key=lambda item: item[1]["f1"])[:5]
+        told = ", ".join(f"{name} {row['f1']:.2f}" for name, row in worst)
+        show(tr("  lowest F1: {classes}", classes=told))
 
 
 def say_plan(plan: Plan, recipe: Path) -> None:

@@ -17,6 +17,7 @@ from tianti.model.size import ASPECT, derived_context, derived_vocabulary
 from tianti.recipe import Recipe
 from tianti.train.bigram_cost import fit_flops
 from tianti.train.config import TrainSettings
+from tianti.train.reasons import Reasons
 from tianti.units import format_count, format_duration
 
 UTILISATION = 0.45
@@ -102,18 +103,6 @@ class Derivation:
     reasons: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-class _Reasons:
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str]] = []
-
-    def pick(self, setting: str, asked: Any, derived: Any, reason: str) -> Any:
-        """Gives the asked-for value or else the derived one, and notes why."""
-        value = derived if asked is None else asked
-        shown = format_count(value) if isinstance(value, int) and value >= 10_000 else str(value)
-        self.rows.append((setting, shown, reason if asked is None else tr("set in the recipe")))
-        return value
-
-
 def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Derivation:
     """Gives every open setting.
 
@@ -125,7 +114,7 @@ def derive(recipe: Recipe, facts: Facts, vocab_size: int | None = None) -> Deriv
     Raises:
         UserError: settings that do not fit each other.
     """
-    reasons = _Reasons()
+    reasons = Reasons()
     size = _size(recipe, facts, reasons)
     wanted_vocab = reasons.pick(
         "tokenizer.vocab_size",
@@ -224,7 +213,7 @@ def throughput(facts: Facts, shape: TransformerConfig) -> float:
     return facts.matmul_flops * UTILISATION / shape.flops_per_token()
 
 
-def _size(recipe: Recipe, facts: Facts, reasons: _Reasons) -> int:
+def _size(recipe: Recipe, facts: Facts, reasons: Reasons) -> int:
     budget, model = recipe.train.budget, recipe.model
     if model.size or model.depth:
         if model.size:
@@ -349,7 +338,7 @@ def _train_settings(
     start: Start,
     tokens: float,
     seconds: float,
-    reasons: _Reasons,
+    reasons: Reasons,
 ) -> TrainSettings:
     config = recipe.train
     batch_tokens = reasons.pick(
@@ -403,7 +392,7 @@ def _train_settings(
 
 
 def _output_rate(
-    asked: float | None, shape: TransformerConfig, start: Start, reasons: _Reasons
+    asked: float | None, shape: TransformerConfig, start: Start, reasons: Reasons
 ) -> float:
     """Gives the learning rate of an output layer of its own, as a share of the others'."""
     if shape.tied_embeddings:
@@ -415,7 +404,7 @@ def _output_rate(
     return reasons.pick("train.output_learning_rate", asked, OUTPUT_RATE[start], why)
 
 
-def _precision(asked: str, facts: Facts, reasons: _Reasons) -> str:
+def _precision(asked: str, facts: Facts, reasons: Reasons) -> str:
     """Gives what products are computed in: bfloat16 on a GPU that has it."""
     gain = facts.bfloat16_gain
     rounded = facts.device == "cuda" and gain != 0
@@ -431,7 +420,7 @@ def _precision(asked: str, facts: Facts, reasons: _Reasons) -> str:
     return reasons.pick("train.precision", None if asked == "auto" else asked, derived, why)
 
 
-def _compiled(asked: str, facts: Facts, seconds: float, reasons: _Reasons) -> bool:
+def _compiled(asked: str, facts: Facts, seconds: float, reasons: Reasons) -> bool:
     """Gives whether steps are compiled: where that repays its cold start."""
     pays = facts.device == "cuda" or seconds > COMPILE_PAYS_AFTER_SECONDS
     reasons.pick(

@@ -22,7 +22,7 @@ from tianti.model.attention import Columns
 from tianti.model.experts import Experts
 from tianti.model.initialization import initialize
 from tianti.model.transformer import Transformer
-from tianti.objective.causal import CausalLoss, Rows
+from tianti.objective.causal import Rows
 from tianti.scale.experts import SharedExperts
 from tianti.scale.layout import Layout
 from tianti.scale.matrices import SharedMatrices
@@ -32,6 +32,7 @@ from tianti.scale.rows import SharedRow
 from tianti.scale.tensor import SharedProducts
 from tianti.train.loss import TrainLoss
 from tianti.train.muon import MatrixPart
+from tianti.train.objective import Objective
 from tianti.train.parts import Holding, Part
 from tianti.train.ranks import Ranks
 
@@ -180,17 +181,19 @@ class ManyRanks(Ranks):
         return bool(self._place.pipeline) and EMBEDDING in self._held
 
     def add_gradients(
-        self, loss: TrainLoss, parts: list[Rows], total: int, between: Callable[[], None]
+        self, loss: Objective, parts: list[Rows], total: float, between: Callable[[], None]
     ) -> Tensor:
         """Adds up the gradients of the parts of a batch; see `Ranks`."""
         if self._pipeline is None:
             return super().add_gradients(loss, parts, total, between)
+        assert isinstance(loss, TrainLoss)
         return self._pipeline.add_gradients(loss, parts, total)
 
-    def evaluate(self, loss: TrainLoss, rows: Rows) -> CausalLoss:
+    def evaluate(self, loss: Objective, rows: Rows) -> Any:
         """Gives the loss of some rows without gradient; see `Ranks`."""
         if self._pipeline is None:
             return super().evaluate(loss, rows)
+        assert isinstance(loss, TrainLoss)
         return self._pipeline.evaluate(loss, rows)
 
     def collect_gradients(self) -> None:

@@ -107,7 +107,7 @@ class Pipeline:
             model.final_norm = nn.Identity()  # type: ignore[assignment]
             model.head = None
 
-    def add_gradients(self, loss: TrainLoss, parts: list[Rows], total: int) -> Tensor:
+    def add_gradients(self, loss: TrainLoss, parts: list[Rows], total: float) -> Tensor:
         """Adds up gradients; gives the nats, summed, of who has the last stage; see `Ranks`."""
         nats = torch.zeros((), dtype=torch.float64, device=self._device)
         self._set(loss, parts[0].columns)

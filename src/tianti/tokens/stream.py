@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -25,11 +26,47 @@ class Batch:
         ids: input tokens.
         labels: the token after each input.
         segments: number of the document within its row that each input belongs to.
+        weight: what the loss of the whole step, of all ranks, is divided by.
+        units: number in `targets` of the example that each input belongs to.
+        targets: what is wanted of examples, a row each, where labels do not say it.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     segments: np.ndarray
+    weight: float
+    units: np.ndarray | None = None
+    targets: np.ndarray | None = None
+
+
+class Stream(Protocol):
+    """Rows to train on, each a function of its number.
+
+    Attributes:
+        context: tokens in a row.
+        rows: rows in a global batch.
+    """
+
+    context: int
+    rows: int
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Gives the rows of the first pass over all there is."""
+        ...
+
+    @property
+    def epoch_tokens(self) -> int:
+        """Gives the tokens of one pass."""
+        ...
+
+    def batch(self, step: int, rank: int = 0, world: int = 1, progress: float = 0.0) -> Batch:
+        """Gives the rows of one step that belong to one rank; see `BatchStream.batch`."""
+        ...
+
+    def rows_numbered(self, numbers: Sequence[int], progress: float = 0.0) -> Batch:
+        """Gives some rows; see `BatchStream.rows_numbered`."""
+        ...
 
 
 class BatchStream:
@@ -59,6 +96,7 @@ class BatchStream:
         self.split, self.context, self.rows, self.seed = split, context, rows, seed
         self.late = late
         self.rows_per_epoch = split.num_tokens // context
+        self.epoch_tokens = split.num_tokens
         self._orders: dict[int, tuple[int, Permutation]] = {}
 
     def _order(self, epoch: int) -> tuple[int, Permutation]:
@@ -116,4 +154,6 @@ class BatchStream:
         rows = np.stack([self._row(number, progress) for number in numbers])
         ids, labels = rows[:, :-1], rows[:, 1:]
         segments = np.cumsum(ids == self.split.index["end_of_text"], axis=1)
-        return Batch(np.ascontiguousarray(ids), np.ascontiguousarray(labels), segments)
+        # All labels are supervised.
+        weight = float(self.rows * self.context)
+        return Batch(np.ascontiguousarray(ids), np.ascontiguousarray(labels), segments, weight)

@@ -34,8 +34,10 @@ CHAT_TEMPLATE = (
     " + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+HAN = r"\p{Han}"
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 _INVALID_BYTE = re.compile("([\udc80-\udcff])")
 
 
@@ -48,30 +50,39 @@ def byte_alphabet() -> dict[int, str]:
 
 
 class Tokenizer:
-    """Text to ids and back; on disk `tokenizer.json` with what transformers needs beside it."""
+    """Text to ids and back; on disk `tokenizer.json` with what transformers needs beside it.
 
-    def __init__(self, inner: HuggingFaceTokenizer):
+    Args:
+        inner: the tokenizer.
+        special: names of special tokens by their part, such as `eos_token`, where they are not
+            those of our own.
+    """
+
+    def __init__(self, inner: HuggingFaceTokenizer, special: dict[str, str] | None = None):
         self.inner = inner
+        self.special = special or {}
         # Text that happens to contain `<|im_end|>` is text: only callers that build chats may
         # write special tokens.
         self.inner.encode_special_tokens = True
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    def train(cls, texts: Iterable[str], vocab_size: int, *, han_alone: bool = False) -> Tokenizer:
         """Learns merges from texts.
 
         Args:
             texts: training text.
             vocab_size: entries wanted, the 256 bytes and the special tokens included; fewer come
                 out when the text has no more pairs to merge.
+            han_alone: no token holds more than one Chinese character.
         """
         inner = HuggingFaceTokenizer(models.BPE(fuse_unk=False, byte_fallback=False))
-        inner.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        steps = [
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+        if han_alone:
+            steps.insert(0, pre_tokenizers.Split(Regex(HAN), behavior="isolated"))
+        inner.pre_tokenizer = pre_tokenizers.Sequence(steps)
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=max(vocab_size, SMALLEST_VOCABULARY) - len(SPECIAL_TOKENS),
@@ -103,7 +114,7 @@ class Tokenizer:
             )
         read_json(path)
         try:
-            return cls(HuggingFaceTokenizer.from_file(str(path)))
+            return cls(HuggingFaceTokenizer.from_file(str(path)), special_tokens(folder))
         except Exception as error:
             raise Damaged(tr("file is damaged ({reason})", reason=error), where=path) from error
 
@@ -130,12 +141,40 @@ class Tokenizer:
         return self.inner.get_vocab_size(with_added_tokens=True)
 
     @cached_property
+    def is_own(self) -> bool:
+        """Tells whether it has the special tokens of those that are trained here."""
+        return all(self.inner.token_to_id(token) is not None for token in SPECIAL_TOKENS)
+
+    @cached_property
     def end_of_text(self) -> int:
-        """Gives the id of the token that ends (and begins) every document."""
-        token = self.inner.token_to_id(END_OF_TEXT)
+        """Gives the id of the token that ends every document; of our own it begins them too."""
+        name = END_OF_TEXT if self.is_own else self.special.get("eos_token", END_OF_TEXT)
+        token = self.inner.token_to_id(name)
         if token is None:
-            raise UserError(tr("the tokenizer has no token {token}", token=END_OF_TEXT))
+            raise UserError(tr("the tokenizer has no token {token}", token=name))
         return token
+
+    @cached_property
+    def begin(self) -> int:
+        """Gives the id of the token that begins every document."""
+        name = None if self.is_own else self.special.get("bos_token")
+        token = None if name is None else self.inner.token_to_id(name)
+        return self.end_of_text if token is None else token
+
+    @cached_property
+    def padding(self) -> int:
+        """Gives the id that fills rows up."""
+        name = None if self.is_own else self.special.get("pad_token")
+        token = None if name is None else self.inner.token_to_id(name)
+        return self.end_of_text if token is None else token
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Gives the ids that end what an assistant says, end-of-text the first."""
+        names = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
+        found = [self.inner.token_to_id(name) for name in names]
+        others = [token for token in found if token is not None and token != self.end_of_text]
+        return [self.end_of_text, *others]
 
     @cached_property
     def _id_of_byte(self) -> list[int]:
@@ -147,14 +186,21 @@ class Tokenizer:
     @cached_property
     def _bytes_of_id(self) -> list[bytes]:
         value_of = {character: byte for byte, character in byte_alphabet().items()}
-        special = {self.inner.token_to_id(token) for token in SPECIAL_TOKENS}
-        return [
-            token.encode()
-            if index in special
-            else bytes(value_of[character] for character in token)
-            for index in range(self.vocab_size)
-            for token in [self.inner.id_to_token(index) or ""]
-        ]
+        added = set(self.inner.get_added_tokens_decoder())
+        by_byte = "ByteLevel" in str(self.inner.decoder)
+        found = []
+        for index in range(self.vocab_size):
+            token = self.inner.id_to_token(index) or ""
+            if index in added:
+                found.append(token.encode())
+            elif by_byte:
+                found.append(bytes(value_of[character] for character in token))
+            else:
+                # SentencePiece: a mark for a blank, and bytes that are no text by their number.
+                byte = _BYTE_TOKEN.fullmatch(token)
+                text = token.replace("\u2581", " ").encode()
+                found.append(bytes([int(byte[1], 16)]) if byte else text)
+        return found
 
     @cached_property
     def _fast(self) -> tiktoken.Encoding | None:
@@ -197,6 +243,20 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Gives text; bytes that are no UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """Gives the names of special tokens that a model directory tells."""
+    path = folder / "tokenizer_config.json"
+    said = read_json(path) if path.is_file() else {}
+    found = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        value = said.get(name)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if isinstance(value, str):
+            found[name] = value
+    return found
 
 
 def fast_encoding(written: dict[str, Any]) -> tiktoken.Encoding | None:

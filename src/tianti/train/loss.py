@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tianti.device import autocast
 from tianti.model.transformer import Transformer
 from tianti.objective.causal import CausalLoss, Rows, causal_loss, loss_of_stream
-from tianti.objective.linear_cross_entropy import VocabularyShare, chunk_loss
+from tianti.objective.linear_cross_entropy import IGNORED, VocabularyShare, chunk_loss
 from tianti.train.config import TrainSettings
+from tianti.train.objective import Steering
 
 
 class TrainLoss:
-    """Gives the loss of some rows of tokens.
+    """Gives the loss of some rows of tokens; see `tianti.train.objective.Objective`.
 
     Args:
         model: the network.
         settings: of training.
         share: which rows of the output layer are here; all when not given.
+        token_bytes: UTF-8 bytes each id stands for; 1 each when not given.
     """
 
+    steering = Steering("bits_per_byte", "val BPB")
+
     def __init__(
-        self, model: Transformer, settings: TrainSettings, share: VocabularyShare | None = None
+        self,
+        model: Transformer,
+        settings: TrainSettings,
+        share: VocabularyShare | None = None,
+        token_bytes: np.ndarray | None = None,
     ):
-        self.model, self._precision = model, settings.precision
+        self.model, self._precision, self._bytes = model, settings.precision, token_bytes
         self.options: dict[str, Any] = {
             "label_smoothing": settings.label_smoothing,
             "z_loss": settings.z_loss,
@@ -46,6 +56,18 @@ class TrainLoss:
                 columns=rows.columns,
                 **self.options,
             )
+
+    def tally(self, found: CausalLoss, rows: Rows) -> Tensor:
+        """Gives nats and bytes of the labels."""
+        labels = rows.labels_BT.cpu().numpy()
+        labels = labels[labels != IGNORED]
+        count = len(labels) if self._bytes is None else self._bytes[labels].sum()
+        return torch.tensor([found.nats.item(), count], dtype=torch.float64)
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """Gives bits per byte."""
+        nats, count = sums.tolist()
+        return {"bits_per_byte": nats / math.log(2) / max(count, 1)}
 
     def of_stream(self, hidden_BTW: Tensor, weight_VW: Tensor, labels_BT: Tensor) -> CausalLoss:
         """Gives the summed loss from the network's final stream; see `loss_of_stream`."""

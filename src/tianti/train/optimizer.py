@@ -38,10 +38,14 @@ class Optimizers:
         use_muon = settings.optimizer == "muon"
         hidden = [n for n, role in roles.items() if role.role == "hidden" and use_muon]
         spared = {"norm", "bias"} | (set() if settings.decay_embeddings else {"embedding"})
-        heads = [n for n, role in roles.items() if role.role == "head"]
+        heads = [n for n, role in roles.items() if role.role in ("head", "classifier")]
         others = {*hidden, *heads}
         decayed = [n for n in roles if n not in others and roles[n].role not in spared]
         undecayed = [n for n, role in roles.items() if role.role in spared]
+        # What adapters learn, and of it the factors that LoRA+ has learn faster.
+        adapters = [n for n in parameters if "adapter." in n]
+        faster = [n for n in adapters if n.endswith("adapter.b")]
+        undecayed += [n for n in adapters if n not in faster]
         adamw = torch.optim.AdamW(
             [
                 {"params": [parameters[n] for n in decayed], "weight_decay": settings.weight_decay},
@@ -50,6 +54,11 @@ class Optimizers:
                     "params": [parameters[n] for n in heads],
                     "weight_decay": settings.weight_decay,
                     "share": settings.output_learning_rate,
+                },
+                {
+                    "params": [parameters[n] for n in faster],
+                    "weight_decay": 0.0,
+                    "share": settings.adapter_rate_ratio,
                 },
             ],
             lr=settings.learning_rate,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +16,10 @@ from torch import Tensor
 from tianti.model.attention import Columns
 from tianti.model.initialization import fill_whole
 from tianti.model.transformer import Transformer
-from tianti.objective.causal import CausalLoss, Rows
+from tianti.objective.causal import Rows
 from tianti.objective.linear_cross_entropy import VocabularyShare
-from tianti.train.loss import TrainLoss
 from tianti.train.muon import MatrixPart, orthogonalize_parts
+from tianti.train.objective import Objective
 from tianti.train.parts import Holding, Part
 
 
@@ -67,7 +68,8 @@ class Ranks:
             model: the network; initialised already where nothing is laid out.
             seed: of its first weights.
         """
-        return dict(model.named_parameters()) | model.routing_state()
+        learnt = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        return learnt | model.routing_state()
 
     @torch.no_grad()
     def fill(self, model: Transformer, name: str, values: Tensor) -> None:
@@ -75,14 +77,14 @@ class Ranks:
         fill_whole(model, name, values)
 
     def add_gradients(
-        self, loss: TrainLoss, parts: list[Rows], total: int, between: Callable[[], None]
+        self, loss: Objective, parts: list[Rows], total: float, between: Callable[[], None]
     ) -> Tensor:
         """Adds up the gradients of the parts of a batch; gives nats, summed, float64.
 
         Args:
             loss: of some rows.
             parts: computed one after the other.
-            total: tokens that losses are divided by.
+            total: what losses are divided by.
             between: called between two of them.
         """
         nats = torch.zeros((), dtype=torch.float64, device=parts[0].ids_BT.device)
@@ -95,7 +97,7 @@ class Ranks:
             nats += found.nats
         return nats
 
-    def evaluate(self, loss: TrainLoss, rows: Rows) -> CausalLoss:
+    def evaluate(self, loss: Objective, rows: Rows) -> Any:
         """Gives the loss of some rows without gradient."""
         return loss(rows)
 

@@ -73,7 +73,7 @@ def train(
     if settings.compile and (reason := why_not_compiled(device)):
         display.say(tr("Training is not compiled: {reason}", reason=reason), "yellow")
         settings = settings.model_copy(update={"compile": False})
-    data = _train_data(shape, settings, inputs, ranks, display)
+    text, data = _train_data(shape, settings, inputs, ranks, display)
     with contextlib.nullcontext() if ranks.alone else torch.device("meta"):
         model = Transformer(shape, dropout=settings.dropout)
     if ranks.alone:
@@ -83,7 +83,7 @@ def train(
     def begin() -> None:
         from tianti.train.bigrams import start_from_bigrams
 
-        start_from_bigrams(model, data.train.split, settings.seed, display, ranks.fill)
+        start_from_bigrams(model, text.split, settings.seed, display, ranks.fill)
 
     trainer = Trainer(
         model, settings, data, out, display, begin if settings.start == "bigrams" else None, ranks
@@ -95,16 +95,18 @@ def train(
 def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:
     """Gives what came of a training; see `train`."""
     state, settings, shape = trainer.state, trainer.settings, trainer.model.config
-    kept = state.best_validation if settings.early_stopping else trainer.last_validation
+    steering, last = trainer.objective.steering, trainer.last_validation.get
+    best = steering.value(state.best_validation)
+    kept = best if settings.early_stopping else last(steering.name)
     return {
         "steps": state.step,
         "tokens": state.tokens,
-        "epochs": state.tokens / trainer.data.train.split.num_tokens,
+        "epochs": state.tokens / trainer.data.train.epoch_tokens,
         "train_seconds": state.train_seconds,
         "tokens_per_second": state.tokens / max(state.train_seconds, 1e-9),
         "skipped_steps": state.skipped_steps,
         "rewinds": state.rewinds,
-        "validation_bits_per_byte": kept,
+        f"validation_{steering.name}": kept,
         "best_step": state.best_step,
         "stopped_early": state.stopped,
         "parameters": shape.num_parameters(),
@@ -152,7 +154,7 @@ def _train_data(
     inputs: dict[str, Path],
     ranks: Ranks,
     display: Display,
-) -> TrainData:
+) -> tuple[BatchStream, TrainData]:
     """Opens what training reads, late copies too where there are enough of them."""
     tokens, context, rows = inputs["tokens"], shape.context, settings.batch_rows
     late = None
@@ -161,8 +163,9 @@ def _train_data(
             late = _stream(tokens / LATE, context, rows, settings.seed)
         else:
             display.say(tr("Too few late copies for one row: they are left out"), "yellow")
-    return TrainData(
-        train=_stream(tokens / "train", context, rows, settings.seed, late),
+    text = _stream(tokens / "train", context, rows, settings.seed, late)
+    return text, TrainData(
+        train=text,
         validation=_stream(tokens / "validation", context, VALIDATION_ROWS, 0),
         token_bytes=token_bytes(Tokenizer.load(inputs["tokenizer"])),
     )

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from tianti.objective.causal import Rows
 from tianti.objective.linear_cross_entropy import IGNORED
 from tianti.progress import Display, Task
 from tianti.tokens.permutation import mix
-from tianti.tokens.stream import Batch, BatchStream
+from tianti.tokens.stream import Batch, Stream
 from tianti.train.activations import checkpoint_activations
 from tianti.train.average import WeightAverage
 from tianti.train.budget import StepClock, steps_of_budget
@@ -39,10 +39,12 @@ from tianti.train.guard import Verdict, judge
 from tianti.train.integrity import IntegrityCheck
 from tianti.train.log import NoLog, TrainLog
 from tianti.train.loss import TrainLoss
+from tianti.train.objective import Objective
 from tianti.train.optimizer import Optimizers
 from tianti.train.ranks import ALONE, Ranks
 from tianti.train.regions import compile_layers
 from tianti.train.routing import RoutingBalance
+from tianti.train.rows import rows_of
 from tianti.train.saving import BackgroundSaver
 from tianti.train.schedule import Schedule
 from tianti.train.stopping import note_validation
@@ -70,12 +72,15 @@ class TrainData:
     Args:
         train: batches to learn from.
         validation: batches to be measured on.
-        token_bytes: UTF-8 bytes each id stands for, 0 for special tokens; int64 `(vocabulary,)`.
+        token_bytes: UTF-8 bytes each id stands for, 0 for special tokens, which are not measured;
+            int64 `(vocabulary,)`. None where all labels are.
+        most_validation: tokens of one validation, at most, as a share of those of the training.
     """
 
-    train: BatchStream
-    validation: BatchStream
-    token_bytes: np.ndarray
+    train: Stream
+    validation: Stream
+    token_bytes: np.ndarray | None = None
+    most_validation: float = VALIDATION_SHARE
 
 
 class Trainer:
@@ -89,6 +94,7 @@ class Trainer:
         display: shows progress.
         begin: gives the weights a better start, where there is no checkpoint to go on from.
         ranks: those that train together.
+        objective: what it is trained for; when not given, to foretell each next token.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class Trainer:
         display: Display,
         begin: Callable[[], None] | None = None,
         ranks: Ranks = ALONE,
+        objective: Objective | None = None,
     ):
         keep_freed_memory()
         self.ranks = ranks
@@ -108,7 +115,7 @@ class Trainer:
         checkpoint_activations(model, settings.activation_checkpointing)
         if settings.compile:
             compile_layers(model)
-        self.loss = TrainLoss(model, settings, ranks.vocabulary)
+        self.objective = objective or TrainLoss(model, settings, ranks.vocabulary, data.token_bytes)
         self.parameters = ranks.lay_out(model, settings.seed)
         self.optimizers = Optimizers(model, settings, self.parameters, ranks)
         self.routing = RoutingBalance(model, settings, ranks)
@@ -120,7 +127,7 @@ class Trainer:
         self.average: WeightAverage | None = None
         if settings.average or settings.average_tail:
             self.average = WeightAverage(self.parameters, settings.average, settings.average_tail)
-        self.last_validation: float | None = None
+        self.last_validation: dict[str, float] = {}
         self._verdict: Verdict | None = None
         self._ahead: tuple[tuple[int, float], Batch] | None = None
 
@@ -204,7 +211,7 @@ class Trainer:
         return steps_of_budget(
             self.settings.budget,
             tokens_per_step=self.tokens_per_step,
-            epoch_tokens=self.data.train.split.num_tokens,
+            epoch_tokens=self.data.train.epoch_tokens,
         )
 
     def _run(self, log: TrainLog, task: Task) -> None:
@@ -322,9 +329,12 @@ class Trainer:
             **({"skipped": verdict} if verdict else {}),
         )
         facts = {"loss": f"{loss:.3f}", "tok/s": format_count(task.rate() * self.tokens_per_step)}
-        if self.last_validation is not None:
-            facts["val BPB"] = f"{self.last_validation:.3f}"
-        task.update(self.state.step, self.state.total_steps or None, facts)
+        task.update(self.state.step, self.state.total_steps or None, facts | self._shown())
+
+    def _shown(self) -> dict[str, str]:
+        """Gives what the progress bar says of the last validation."""
+        steering, figures = self.objective.steering, self.last_validation
+        return {steering.shown: f"{figures[steering.name]:.3f}"} if figures else {}
 
     def _drop_gradients(self) -> None:
         self.optimizers.zero_grad()
@@ -345,24 +355,19 @@ class Trainer:
             # What is dropped is, like the data, a function of seed and step.
             key = mix(self.settings.seed) ^ self.state.step
             torch.manual_seed(mix(key ^ self.ranks.rank << 40) >> 1)
-        # All labels of a step are supervised, and all ranks have as many.
-        total = batch.labels.size * self.ranks.count
         rows = self.settings.micro_batch_rows
         parts = [self._rows(batch, start, rows) for start in range(0, len(batch.ids), rows)]
-        nats = self.ranks.add_gradients(self.loss, parts, total, self._heed_a_request)
+        nats = self.ranks.add_gradients(self.objective, parts, batch.weight, self._heed_a_request)
         self.ranks.collect_gradients()
-        return nats / total
+        return nats / batch.weight
 
     def _rows(self, batch: Batch, start: int, count: int) -> Rows:
-        device = self.model.device
-        ids, labels, segments = (
-            torch.from_numpy(array[start : start + count]).to(device)
-            for array in (batch.ids, batch.labels, batch.segments)
-        )
-        columns = self.ranks.columns(ids.shape[1])
-        if columns is not None:
-            ids, labels = ids[:, columns.here], labels[:, columns.here]
-        return Rows(ids, labels, segments, columns)
+        rows = rows_of(batch, self.model.device, start, count)
+        columns = self.ranks.columns(rows.ids_BT.shape[1])
+        if columns is None:
+            return rows
+        ids, labels = rows.ids_BT[:, columns.here], rows.labels_BT[:, columns.here]
+        return replace(rows, ids_BT=ids, labels_BT=labels, columns=columns)
 
     def _skip_bad_step(self, verdict: Verdict) -> None:
         self.state.skipped_steps += 1
@@ -425,10 +430,11 @@ class Trainer:
     def _validate(self, log: TrainLog, task: Task) -> None:
         self.model.eval()
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
-            self.last_validation = self.validation_bits_per_byte()
+            self.last_validation = self.validation_figures()
             self.ranks.settle()
         self.model.train()
-        note_validation(self.state, self.last_validation, self.settings.early_stopping)
+        cost = self.objective.steering.cost(self.last_validation)
+        note_validation(self.state, cost, self.settings.early_stopping)
         if self.state.stopped:
             self.display.say(
                 tr(
@@ -440,28 +446,25 @@ class Trainer:
         log.write(
             step=self.state.step,
             tokens=self.state.tokens,
-            validation_bits_per_byte=round(self.last_validation, 6),
+            **{f"validation_{name}": round(v, 6) for name, v in self.last_validation.items()},
         )
         log.flush()
-        task.update(self.state.step, facts={"val BPB": f"{self.last_validation:.3f}"})
+        task.update(self.state.step, facts=self._shown())
 
     @torch.no_grad()
-    def validation_bits_per_byte(self) -> float:
-        """Gives the bits per byte of the first validation batches.
+    def validation_figures(self) -> dict[str, float]:
+        """Gives the figures of the first validation batches.
 
         `validation_tokens` of them, less in a short training: a forward pass costs a third of a
         training step, so ten validations of `VALIDATION_SHARE` cost 4 % of the training.
         """
-        nats = num_bytes = 0.0
+        sums = torch.zeros((), dtype=torch.float64)
         for batch in self._validation_batches():
             self._heed_a_request()
             rows = self._rows(batch, 0, len(batch.ids))
-            nats += self.ranks.evaluate(self.loss, rows).nats.item()
-            labels = rows.labels_BT.cpu().numpy()
-            num_bytes += self.data.token_bytes[labels[labels != IGNORED]].sum()
-        sums = [torch.tensor(value, dtype=torch.float64) for value in (nats, num_bytes)]
-        whole_nats, whole_bytes = (self.ranks.total(value).item() for value in sums)
-        return whole_nats / math.log(2) / max(whole_bytes, 1)
+            found = self.ranks.evaluate(self.objective, rows)
+            sums = sums + self.objective.tally(found, rows).cpu()
+        return self.objective.figures(self.ranks.total(sums).numpy())
 
     def _validation_batches(self) -> Iterator[Batch]:
         """Gives this rank's part of the rows to measure on, the same however many share them.
@@ -470,14 +473,19 @@ class Trainer:
         """
         stream, number, count = self.data.validation, self.ranks.number, self.ranks.count
         available = stream.rows_per_epoch // stream.rows
-        budget = VALIDATION_SHARE * self.state.total_steps * self.tokens_per_step
+        budget = self.data.most_validation * self.state.total_steps * self.tokens_per_step
         tokens = min(self.settings.validation_tokens, budget)
         wanted = math.ceil(tokens / (stream.rows * stream.context))
         stop = max(1, min(available, wanted)) * stream.rows
+        if self.data.token_bytes is None:
+            # Of few examples the last ones count too.
+            stop = min(stream.rows_per_epoch, wanted * stream.rows)
         at_once = -(-stream.rows // count)
         for first in range(0, stop, at_once * count):
             numbers = first + number + count * np.arange(at_once)
             batch = stream.rows_numbered(numbers.clip(max=stop - 1).tolist())
-            # Special tokens stand for no bytes: neither their loss nor their bytes count.
-            counted = (self.data.token_bytes[batch.labels] > 0) & (numbers < stop)[:, None]
-            yield Batch(batch.ids, np.where(counted, batch.labels, IGNORED), batch.segments)
+            counted = np.broadcast_to((numbers < stop)[:, None], batch.labels.shape)
+            if self.data.token_bytes is not None:
+                # Special tokens stand for no bytes: neither their loss nor their bytes count.
+                counted = counted & (self.data.token_bytes[batch.labels] > 0)
+            yield replace(batch, labels=np.where(counted, batch.labels, IGNORED))

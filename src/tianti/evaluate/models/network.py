@@ -245,9 +245,8 @@ class Network:
             max_tokens=max_tokens, stop=stop, temperature=temperature, top_p=1.0, seed=seed
         )
         encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
-        made = generate_texts(
-            self._model, self.tokenizer, prompts, sampling, tokens=[ids[-room:] for ids in encoded]
-        )
+        starts = [[self.tokenizer.end_of_text, *ids[-room:]] for ids in encoded]
+        made = generate_texts(self._model, self.tokenizer, prompts, sampling, starts=starts)
         return [
             Written(one.text, max(0, len(ids) - room))
             for one, ids in zip(made, encoded, strict=True)

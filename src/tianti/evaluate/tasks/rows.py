@@ -31,6 +31,11 @@ def read_rows(path: str, documents: str | None = None) -> list[Row]:
     Raises:
         UserError: it cannot be read; the first line that is wrong is named.
     """
+    return [row for _, row in read_numbered_rows(path, documents)]
+
+
+def read_numbered_rows(path: str, documents: str | None = None) -> list[tuple[int, Row]]:
+    """Gives the same, each row with the line it ends on; of Parquet, with its number from 1 on."""
     piece = Piece(path)
     try:
         if ".parquet" in piece.suffixes:
@@ -56,7 +61,7 @@ def read_rows(path: str, documents: str | None = None) -> list[Row]:
         ) from error
 
 
-def _jsonl(piece: Piece) -> list[Row]:
+def _jsonl(piece: Piece) -> list[tuple[int, Row]]:
     rows = []
     for number, _, line in read_lines(piece):
         if line is None:
@@ -81,11 +86,11 @@ def _jsonl(piece: Piece) -> list[Row]:
                 where=f"{piece.path}:{number}",
                 remedy=tr("Each line must be one JSON object"),
             )
-        rows.append(row)
+        rows.append((number, row))
     return rows
 
 
-def _csv(piece: Piece) -> list[Row]:
+def _csv(piece: Piece) -> list[tuple[int, Row]]:
     with open_piece(piece) as stream:
         text = stream.read().decode("utf-8-sig")
     tabs = ".tsv" in piece.suffixes
@@ -102,7 +107,7 @@ def _csv(piece: Piece) -> list[Row]:
                     where=f"{piece.path}:{reader.line_num}",
                     remedy=tr("Put fields that hold the separator in quotes"),
                 )
-            rows.append(row)
+            rows.append((reader.line_num, row))
     except csv.Error as error:
         raise UserError(
             tr("this is no table ({reason})", reason=error),
@@ -114,13 +119,14 @@ def _csv(piece: Piece) -> list[Row]:
     return rows
 
 
-def _parquet(piece: Piece) -> list[Row]:
+def _parquet(piece: Piece) -> list[tuple[int, Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with open_piece(piece) as stream:
-            return pq.read_table(pa.BufferReader(stream.read())).to_pylist()
+            rows = pq.read_table(pa.BufferReader(stream.read())).to_pylist()
+            return list(enumerate(rows, 1))
     except (pa.ArrowException, ValueError) as error:
         raise UserError(
             tr("this is not a readable Parquet file ({reason})", reason=error),
@@ -129,11 +135,11 @@ def _parquet(piece: Piece) -> list[Row]:
         ) from error
 
 
-def _plain(piece: Piece, documents: str | None) -> list[Row]:
+def _plain(piece: Piece, documents: str | None) -> list[tuple[int, Row]]:
     with open_piece(piece) as stream:
         text = stream.read().decode("utf-8-sig")
     if documents is None:
-        return [{"text": text}] if text.strip() else []
+        return [(1, {"text": text})] if text.strip() else []
     try:
         begins = [match.start() for match in re.finditer(f"(?m)^(?:{documents})", text)]
     except re.error as error:
@@ -142,7 +148,7 @@ def _plain(piece: Piece, documents: str | None) -> list[Row]:
         ) from error
     places = [0, *[place for place in begins if place], len(text)]
     parts = [text[a:b] for a, b in itertools.pairwise(places)]
-    return [{"text": part} for part in parts if part.strip()]
+    return list(enumerate(({"text": part} for part in parts if part.strip()), 1))
 
 
 def content_hash(row: Row) -> str:

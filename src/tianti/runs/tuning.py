@@ -1,0 +1,125 @@
+"""The stages of a tuning: the settings each gets, and what it has to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tianti.corpus.sources import file_hash
+from tianti.errors import UserError
+from tianti.messages import tr
+from tianti.recipe import Recipe
+from tianti.runs.stages import known_hashes
+from tianti.tune.config import ExamplesStageConfig, TunedTokenizerConfig
+from tianti.tune.derive import TuneDerivation, TuneStageConfig, derive_tuning, vocabulary_of
+
+# What of a model directory decides what comes of it.
+_BASE_FILES = ("*.safetensors", "*.json", "*.jinja")
+# What decides which examples there are.
+_READING = {
+    *("task", "train", "validation", "test", "columns", "labels", "several"),
+    "examples_per_class",
+}
+_ENCODING = {"task", "several", "template"}
+_JUDGING = {"test_examples", "max_tokens"}
+
+
+def base_of(recipe: Recipe) -> Path | None:
+    """Gives the directory that weights come from.
+
+    Raises:
+        UserError: it is no model.
+    """
+    if recipe.base is None:
+        return None
+    path = Path(recipe.base).expanduser()
+    inner = path / "model"
+    if not (path / "config.json").is_file() and (inner / "config.json").is_file():
+        return inner
+    if not (path / "config.json").is_file():
+        raise UserError(
+            tr("this is not a model folder: it has no config.json"),
+            where=path,
+            remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
+        )
+    return path
+
+
+def tuning_config(
+    stage: str, recipe: Recipe, run: Path, metrics: dict[str, dict[str, Any]]
+) -> tuple[Any, Any]:
+    """Gives the settings of a stage, and what its fingerprint covers; see `stage_config`."""
+    tune, base = recipe.tune, base_of(recipe)
+    assert tune is not None
+    if stage == "examples":
+        files = [tune.train, tune.validation, tune.test]
+        with known_hashes(run) as known:
+            content = [file_hash(file, known) for file in files if isinstance(file, str)]
+        said = tune.model_dump(mode="json", include=_READING)
+        return ExamplesStageConfig(tune, recipe.seed), [said, recipe.seed, content]
+    if stage == "tokenizer":
+        train_bytes = metrics["examples"]["train"]["bytes"]
+        size = recipe.tokenizer.vocab_size or vocabulary_of(train_bytes)
+        said = tune.model_dump(mode="json", include=_ENCODING)
+        identity = [said, size if base is None else _content(base, run)]
+        return TunedTokenizerConfig(tune, base, size), identity
+    if stage == "evaluate":
+        said = tune.model_dump(mode="json", include=_JUDGING)
+        return (tune, recipe.device), said
+    derivation = derive_tuning_from(recipe, metrics)
+    settings = derivation.train
+    call = TuneStageConfig(derivation.model, settings, tune, derivation.form, base, recipe.device)
+    covered = {
+        "model": derivation.model,
+        "context": derivation.form.context,
+        "tune": tune.model_dump(mode="json", exclude=_READING | _JUDGING),
+        "base": None if base is None else _content(base, run),
+        "settings": settings.model_dump(mode="json", exclude={"save_every", "keep_checkpoints"}),
+    }
+    return call, covered
+
+
+def derive_tuning_from(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> TuneDerivation:
+    """Gives every open setting from what finished stages found."""
+    assert recipe.tune is not None
+    return derive_tuning(
+        recipe.tune,
+        base_of(recipe),
+        recipe.model,
+        recipe.train,
+        recipe.seed,
+        metrics["examples"],
+        metrics["tokenizer"],
+    )
+
+
+def _content(base: Path, run: Path) -> list[str]:
+    files = sorted({path for pattern in _BASE_FILES for path in base.glob(pattern)})
+    with known_hashes(run) as known:
+        return [f"{path.name} {file_hash(str(path), known)}" for path in files]
+
+
+def tuning_summary(stage: str, metrics: dict[str, Any]) -> str:
+    """Gives what a finished stage has to say in one line."""
+    if stage == "examples":
+        parts = [
+            tr("{split} {count} examples", split=tr(name), count=f"{metrics[name]['examples']:,}")
+            for name in ("train", "validation", "test")
+            if name in metrics
+        ]
+        if metrics["labels"]:
+            parts.append(tr("{count} classes", count=len(metrics["labels"])))
+        return "  ".join(parts)
+    if stage == "train":
+        name = metrics["steered_by"]
+        return tr(
+            "{steps} steps, {speed} tokens/s, validation {name} {value}, step {best}",
+            steps=f"{metrics['steps']:,}",
+            speed=f"{metrics['tokens_per_second']:,.0f}",
+            name=name,
+            value=f"{metrics[f'validation_{name}']:.4f}",
+            best=metrics["best_step"],
+        )
+    if not metrics.get("figures"):
+        return tr("no test examples")
+    return "  ".join(f"{name} {figure['value']:.4f}" for name, figure in metrics["figures"].items())

@@ -1,0 +1,1 @@
+"""Adapting a network to a task: examples, objectives, figures, predictions."""

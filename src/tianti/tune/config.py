@@ -1,0 +1,171 @@
+"""Settings of tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tianti.messages import tr
+from tianti.units import Count
+
+TaskName = Literal[
+    "classify", "tag", "regress", "instruct", "translate", "summarize", "answer", "prefer", "lm"
+]
+# Those that tell classes or numbers instead of writing text.
+TOLD = ("classify", "tag", "regress")
+# Columns that each task reads, and what they are called where nothing is said.
+COLUMNS: dict[str, dict[str, str]] = {
+    "classify": {"text": "text", "label": "label"},
+    "regress": {"text": "text", "label": "label"},
+    "tag": {"text": "text", "entities": "entities"},
+    "instruct": {},
+    "translate": {"source": "source", "target": "target"},
+    "summarize": {"text": "text", "summary": "summary"},
+    "answer": {"context": "context", "question": "question", "answer": "answer"},
+    "prefer": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    "lm": {"text": "text"},
+}
+# What stages leave for the report: predictions on the test, and examples as tokens.
+PREDICTIONS, SHOWN = "predictions.jsonl", "tokens.json"
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "classify": ("pair",),
+    "regress": ("pair",),
+    "tag": ("tokens", "tags"),
+    "instruct": (
+        *("messages", "conversations", "system", "instruction", "input", "output", "history"),
+        *("prompt", "completion"),
+    ),
+    "prefer": ("messages", "conversations", "system"),
+}
+
+
+class LoraSettings(BaseModel):
+    """Adapters of low rank beside frozen products."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    rank: int = Field(16, ge=1, description="Inner width of an adapter.")
+    alpha: float = Field(32.0, gt=0, description="What is learnt is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of an adapter's inputs dropped.")
+    targets: list[str] = Field(
+        default_factory=lambda: ["all-linear"],
+        description="Products that get one, by Hugging Face's names; all-linear for all in layers.",
+    )
+    rank_stabilized: bool = Field(False, description="Scale by alpha / √rank (rsLoRA).")
+    start: Literal["zero", "singular"] = Field(
+        "zero", description="zero: nothing is added at first; singular: PiSSA."
+    )
+    rate_ratio: float = Field(
+        1.0, gt=0, description="Learning rate of the second factor over that of the first (LoRA+)."
+    )
+
+
+class TuneConfig(BaseModel):
+    """What a network is adapted to; columns and labels that are not said are found."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    task: TaskName = Field(description="What it is to do.")
+    train: str = Field(description="File of examples: JSONL, CSV, TSV or Parquet; packed or not.")
+    validation: str | Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="File to steer by, or a share of train."
+    )
+    test: str | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="File that judges once, or a share of train."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="What the columns are called, such as {label: intent}."
+    )
+    method: Literal["full", "lora", "dora", "head"] = Field(
+        "full", description="All weights, adapters, or the classifier alone."
+    )
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="Adapters, if any.")
+    labels: list[str] | None = Field(
+        None, description="The classes; those of the training examples when not given."
+    )
+    several: bool = Field(False, description="Any number of classes may be right.")
+    attention: Literal["auto", "causal", "both"] = Field(
+        "auto",
+        description="Tokens look back alone, or both ways; auto: both where classes are told by a"
+        " network from scratch.",
+    )
+    template: str | None = Field(
+        None,
+        description="How conversations are written: plain, chatml, llama3, mistral, gemma, alpaca,"
+        " vicuna; the base's own when not given.",
+    )
+    context: Count | None = Field(
+        None, gt=7, description="Tokens in a row; longer examples are cut and counted."
+    )
+    class_weights: Literal["none", "inverse", "effective"] = Field(
+        "none", description="Rare classes count more in the loss."
+    )
+    focus: float = Field(0.0, ge=0, description="The focal loss's γ; 2 is usual.")
+    adjusted: bool = Field(False, description="Logits are adjusted by the classes' shares.")
+    sampling: Literal["natural", "root", "balanced"] = Field(
+        "natural", description="Rare classes are drawn more often: by the root of shares, or alike."
+    )
+    steer: Literal["auto", "loss", "accuracy", "macro_f1", "span_f1"] = Field(
+        "auto", description="Figure that validation steers by."
+    )
+    examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Take so many training examples of each class, by the seed."
+    )
+    preference: Literal["dpo", "ipo", "simpo", "orpo", "kto"] = Field(
+        "dpo", description="Objective of preferences."
+    )
+    beta: float = Field(0.1, gt=0, description="How dear it is to leave the base (prefer).")
+    test_examples: Count | None = Field(
+        None, gt=0, description="Most test examples that text is written for; all when not given."
+    )
+    max_tokens: Count = Field(256, gt=0, description="Most tokens written for an example.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TuneConfig:
+        known = {*COLUMNS[self.task], *OPTIONAL.get(self.task, ())}
+        if unknown := sorted(set(self.columns) - known):
+            raise ValueError(
+                tr(
+                    "{task} has no column {name}; known: {known}",
+                    task=self.task,
+                    name=", ".join(unknown),
+                    known=", ".join(sorted(known)),
+                )
+            )
+        if self.several and self.task != "classify":
+            raise ValueError(tr("several is for classify alone"))
+        if self.method == "head" and self.task not in TOLD:
+            raise ValueError(tr("method: head needs a task that tells classes or numbers"))
+        if self.examples_per_class and (self.task != "classify" or self.several):
+            raise ValueError(tr("examples_per_class is for classify with one class each"))
+        return self
+
+    def column(self, name: str) -> str:
+        """Gives what a column is called in the files."""
+        return self.columns.get(name, COLUMNS[self.task].get(name, name))
+
+
+@dataclass(frozen=True)
+class ExamplesStageConfig:
+    """What the examples stage needs."""
+
+    tune: TuneConfig
+    seed: int
+
+
+@dataclass(frozen=True)
+class TunedTokenizerConfig:
+    """What the tokenizer stage of a tuning needs.
+
+    Args:
+        tune: what for.
+        base: directory that it comes from; None to learn one.
+        vocab_size: entries of one that is learnt.
+    """
+
+    tune: TuneConfig
+    base: Path | None
+    vocab_size: int

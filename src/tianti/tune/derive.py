@@ -1,0 +1,283 @@
+"""Every open setting of a tuning, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tianti.errors import UserError
+from tianti.exchange.huggingface import load_config
+from tianti.messages import tr
+from tianti.model.config import TransformerConfig
+from tianti.model.settings import ModelConfig
+from tianti.train.config import TrainConfig, TrainSettings
+from tianti.train.reasons import Reasons
+from tianti.tune.config import TOLD, TuneConfig
+from tianti.tune.encode import Form
+from tianti.units import Budget
+
+LONGEST_ROW = 1024
+SHORTEST_ROW = 128
+BATCH_TOKENS = 2_048
+MICRO_BATCH_TOKENS = 8_192
+SCRATCH_SIZE = 2_000_000
+VALIDATIONS = 20
+PATIENCE = 8
+VALIDATION_TOKENS = 400_000
+
+
+@dataclass(frozen=True)
+class TuneStageConfig:
+    """What the train and the model stage need: nothing left open.
+
+    Args:
+        model: the network.
+        settings: of training.
+        tune: what for.
+        form: of the examples.
+        base: directory that its weights come from; None for weights drawn.
+        device: where it computes.
+    """
+
+    model: TransformerConfig
+    settings: TrainSettings
+    tune: TuneConfig
+    form: Form
+    base: Path | None
+    device: str = "auto"
+
+
+@dataclass
+class TuneDerivation:
+    """What a tuning needs.
+
+    Args:
+        model: the network.
+        form: of the examples.
+        train: the settings of the trainer.
+        reasons: `(setting, value, reason)`.
+    """
+
+    model: TransformerConfig
+    form: Form
+    train: TrainSettings
+    reasons: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def vocabulary_of(train_bytes: int) -> int:
+    """Gives the entries of a vocabulary that is learnt from examples."""
+    return int(min(8_192, 2 ** max(9, math.floor(math.log2(max(train_bytes, 1) / 100)))))
+
+
+def derive_tuning(
+    tune: TuneConfig,
+    base: Path | None,
+    model: ModelConfig,
+    train: TrainConfig,
+    seed: int,
+    examples: dict[str, Any],
+    tokenizer: dict[str, Any],
+) -> TuneDerivation:
+    """Gives every open setting.
+
+    Args:
+        tune: what for.
+        base: directory the weights come from; None for weights drawn.
+        model: settings of a network from scratch.
+        train: of training.
+        seed: of all that is drawn.
+        examples: figures of that stage.
+        tokenizer: the same.
+
+    Raises:
+        UserError: settings that do not fit each other.
+    """
+    reasons = Reasons()
+    given = None if base is None else load_config(base)
+    form = Form(tune.task, 0, tuple(examples["labels"]), tune.several)
+    context = _context(tune, given, form, tokenizer, reasons)
+    form = replace(form, context=context)
+    config = _network(tune, given, model, form, tokenizer, reasons)
+    settings = _settings(tune, base, train, seed, config, context, tokenizer, reasons)
+    return TuneDerivation(config, form, settings, reasons.rows)
+
+
+def _context(
+    tune: TuneConfig,
+    base: TransformerConfig | None,
+    form: Form,
+    tokenizer: dict[str, Any],
+    reasons: Reasons,
+) -> int:
+    longest = tokenizer["longest"]
+    if tune.task == "lm":
+        longest = LONGEST_ROW if base is None else base.context
+    most = LONGEST_ROW if base is None else base.context
+    wanted = min(most, max(SHORTEST_ROW, -(-longest // 64) * 64))
+    context = reasons.pick(
+        "tune.context",
+        tune.context,
+        wanted,
+        tr("the longest example has {tokens} tokens", tokens=tokenizer["longest"]),
+    )
+    if base is not None and context > base.context:
+        raise UserError(
+            tr("the base has a context of {tokens} tokens", tokens=base.context),
+            where="tune.context",
+            remedy=tr("Lower tune.context"),
+        )
+    return int(context)
+
+
+def _network(
+    tune: TuneConfig,
+    base: TransformerConfig | None,
+    model: ModelConfig,
+    form: Form,
+    tokenizer: dict[str, Any],
+    reasons: Reasons,
+) -> TransformerConfig:
+    told = tune.task in TOLD
+    both = tune.attention == "both" or (tune.attention == "auto" and told and base is None)
+    if both and not told:
+        raise UserError(
+            tr("a network that writes text looks back alone"),
+            where="tune.attention",
+            remedy=tr("Set it to causal or auto"),
+        )
+    if base is None:
+        size = reasons.pick("model.size", model.size, SCRATCH_SIZE, tr("enough for a small task"))
+        try:
+            base = model.build(
+                size=size, vocab_size=tokenizer["vocab_size"], context=form.context, tied=True
+            )
+        except ValueError as error:
+            raise UserError(str(error), where="model") from error
+    if base.vocab_size < tokenizer["vocab_size"]:
+        raise UserError(
+            tr(
+                "the tokenizer has {entries} entries, the network {rows}",
+                entries=tokenizer["vocab_size"],
+                rows=base.vocab_size,
+            ),
+            where="base",
+            remedy=tr("They are not of one model: take both from one folder"),
+        )
+    reasons.pick(
+        "tune.attention",
+        None if tune.attention == "auto" else tune.attention,
+        "both" if both else "causal",
+        tr("a network from scratch may look both ways") if both else tr("as the base does"),
+    )
+    if not told:
+        return base
+    kind = "token" if tune.task == "tag" else "text"
+    return replace(
+        base,
+        classes=form.classes,
+        classified=kind,  # type: ignore[arg-type]
+        tied_embeddings=True,
+        causal=base.causal and not both,
+    )
+
+
+def _settings(
+    tune: TuneConfig,
+    base: Path | None,
+    train: TrainConfig,
+    seed: int,
+    model: TransformerConfig,
+    context: int,
+    tokenizer: dict[str, Any],
+    reasons: Reasons,
+) -> TrainSettings:
+    said = train.model_fields_set
+    adapters = tune.method in ("lora", "dora")
+    usual = "muon" if base is None else "adamw"
+    optimizer = reasons.pick(
+        "train.optimizer",
+        train.optimizer if "optimizer" in said else None,
+        usual,
+        tr("weights drawn anew") if base is None else tr("weights that are good already"),
+    )
+    total = tokenizer["tokens"]
+    batch = reasons.pick(
+        "train.batch_tokens",
+        train.batch_tokens,
+        int(min(BATCH_TOKENS, max(context, total // 16))),
+        tr("a sixteenth of the examples, 2,048 at most"),
+    )
+    rows = max(1, round(batch / context))
+    epochs = 12.0 if base is None else 4.0
+    fewest = 200 * rows * context / max(total, 1)
+    budget = reasons.pick(
+        "train.budget",
+        train.budget if "budget" in said else None,
+        Budget("epochs", float(math.ceil(min(max(epochs, fewest), 200)))),
+        tr("some passes, and 200 steps at least"),
+    )
+    micro = train.micro_batch_rows or max(1, min(rows, MICRO_BATCH_TOKENS // context))
+    rate = reasons.pick(
+        "train.learning_rate",
+        train.learning_rate,
+        _rate(optimizer, base is None, tune.method, model.width),
+        tr("falls with the width"),
+    )
+    dropout = reasons.pick(
+        "train.dropout",
+        train.dropout if "dropout" in said else None,
+        0.1,
+        tr("holds off overfitting"),
+    )
+    steps = _steps(budget, rows * context, total)
+    warmup = train.warmup_steps if train.warmup_steps is not None else max(1, min(40, steps // 10))
+    values = train.model_dump(
+        exclude={
+            *("learning_rate", "start", "output_learning_rate", "batch_tokens", "optimizer"),
+            *("micro_batch_rows", "warmup_steps", "compile", "precision", "budget", "dropout"),
+            *("decay_share", "early_stopping", "validate_every", "validation_tokens"),
+        }
+    )
+    return TrainSettings(
+        **values,
+        budget=budget,
+        optimizer=optimizer,
+        learning_rate=rate,
+        output_learning_rate=train.output_learning_rate or 1.0,
+        adapter_rate_ratio=tune.lora.rate_ratio,
+        batch_rows=rows,
+        micro_batch_rows=min(micro, rows),
+        warmup_steps=warmup,
+        decay_share=train.decay_share if "decay_share" in said else 0.9,
+        dropout=0.0 if adapters and "dropout" not in said else dropout,
+        # The best weights are kept in any case.
+        early_stopping=train.early_stopping or PATIENCE,
+        validate_every=train.validate_every or max(1, steps // VALIDATIONS),
+        validation_tokens=(
+            train.validation_tokens if "validation_tokens" in said else VALIDATION_TOKENS
+        ),
+        precision=train.precision,
+        compile=train.compile == "on",
+        seed=seed,
+    )
+
+
+def _steps(budget: Budget, step_tokens: int, total: int) -> int:
+    """Gives about how many steps a budget is."""
+    if budget.kind == "steps":
+        return max(1, int(budget.amount))
+    if budget.kind == "seconds":
+        return 1000
+    tokens = budget.amount * (total if budget.kind == "epochs" else 1)
+    return max(1, int(tokens / step_tokens))
+
+
+def _rate(optimizer: str, scratch: bool, method: str, width: int) -> float:
+    """Gives the peak rate: of weights drawn anew as in pretraining, else a tenth or less."""
+    base = 0.01 if optimizer == "muon" else 0.002
+    if not scratch:
+        base = {"full": 0.0005, "head": 0.01}.get(method, 0.003)
+        base = base * (3 if optimizer == "muon" and method == "full" else 1)
+    return float(f"{base * (256 / width) ** 0.5:.2g}")

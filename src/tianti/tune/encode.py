@@ -1,0 +1,285 @@
+"""Examples as tokens, and what is wanted at each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from tianti.errors import UserError
+from tianti.messages import tr
+from tianti.tokens.chat import ChatEncoder, ChatTemplate, Message
+from tianti.tokens.examples import IGNORED, Examples
+from tianti.tokens.tokenizer import Tokenizer
+from tianti.tune.config import TOLD
+from tianti.tune.examples import Example
+
+Encoded = tuple[list[int], list[int]]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How examples of a task become tokens; it travels with the model.
+
+    Args:
+        task: of the examples.
+        context: most tokens of one.
+        labels: the classes, or kinds of entities.
+        several: any number of classes may be right.
+    """
+
+    task: str
+    context: int
+    labels: tuple[str, ...] = ()
+    several: bool = False
+
+    @property
+    def tags(self) -> list[str]:
+        """Gives what a token may be: outside, or the begin or inside of an entity (BIO)."""
+        return ["O", *[f"{mark}-{label}" for label in self.labels for mark in "BI"]]
+
+    @property
+    def classes(self) -> int:
+        """Gives the scores that a network gives; 0 where it writes text."""
+        counts = {"tag": len(self.tags), "classify": len(self.labels), "regress": 1}
+        return counts.get(self.task, 0)
+
+
+@dataclass
+class Encoder:
+    """Turns examples of one task into tokens.
+
+    Args:
+        form: of the examples.
+        tokenizer: of the model.
+        template: of conversations, where the task has any.
+
+    Attributes:
+        cut: examples that were longer than the context, and were cut.
+        unfit: entities whose ends no token has.
+    """
+
+    form: Form
+    tokenizer: Tokenizer
+    template: ChatTemplate | None = None
+    cut: int = 0
+    unfit: int = 0
+    _inner: Any = field(init=False)
+    _chat: ChatEncoder | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        # One of its own, because how long a text may be is a setting of the whole.
+        self._inner = HuggingFaceTokenizer.from_str(self.tokenizer.inner.to_str())
+        self._inner.encode_special_tokens = True
+        self._inner.no_padding()
+        if self.form.task in TOLD:
+            self._inner.enable_truncation(self.form.context, strategy="longest_first")
+        elif self.template is not None:
+            self._chat = ChatEncoder(self.tokenizer.inner, self.template)
+
+    def examples(
+        self, examples: Sequence[Example], class_weights: Sequence[float] | None = None
+    ) -> Examples:
+        """Gives examples that are to be learnt from.
+
+        Args:
+            examples: as `tianti.tune.examples.read_examples` gives them.
+            class_weights: what each class counts; 1 when not given.
+
+        Raises:
+            UserError: an example cannot be read by the tokenizer or its template, with its line.
+        """
+        rows: list[Encoded] = []
+        weights: list[float] = []
+        targets: list[Any] = []
+        for example in examples:
+            try:
+                for texts, weight in self._encoded(example, class_weights):
+                    rows += texts
+                    weights.append(weight)
+            except UserError as error:
+                where = example.get("line")
+                raise UserError(
+                    error.what, where=error.where or where, remedy=error.remedy
+                ) from error
+            if self.form.several:
+                chosen = set(example["label"])
+                targets.append([float(label in chosen) for label in self.form.labels])
+            elif self.form.task == "regress":
+                targets.append([example["label"]])
+        held = np.array(targets, dtype=np.float32) if targets else None
+        return Examples.of(rows, weights, 2 if self.form.task == "prefer" else 1, held)
+
+    def _encoded(
+        self, example: Example, class_weights: Sequence[float] | None
+    ) -> list[tuple[list[Encoded], float]]:
+        """Gives the units of an example, each of one text or several, with its weight."""
+        task = self.form.task
+        if task in ("classify", "regress"):
+            ids = self.told(example)
+            label = 0
+            if task == "classify" and not self.form.several:
+                label = self.form.labels.index(example["label"])
+            weight = 1.0 if class_weights is None else class_weights[label]
+            return [([(ids, [IGNORED] * (len(ids) - 1) + [label])], weight)]
+        if task == "tag":
+            ids, offsets = self.tagged(example)
+            labels = self._tags(example, offsets)
+            return [([(ids, labels)], float(sum(label != IGNORED for label in labels)))]
+        if task == "lm":
+            return self._text(example["text"])
+        if task == "prefer":
+            texts = [self._answer(example["prompt"], example[n]) for n in ("chosen", "rejected")]
+            return [(texts, 1.0)]
+        ids, labels = self._said(example["messages"])
+        return [([(ids, labels)], float(sum(label != IGNORED for label in labels)))]
+
+    def told(self, example: Example) -> list[int]:
+        """Gives the tokens of a text, or two, that a class or number is told of."""
+        encoding = self._inner.encode(example["text"], example.get("pair"))
+        self.cut += bool(encoding.overflowing)
+        if not encoding.ids:
+            raise UserError(tr("{name} is empty", name="text"))
+        return list(encoding.ids)
+
+    def tagged(self, example: Example) -> tuple[list[int], list[Span | None]]:
+        """Gives the tokens of a text, and where each stands in it; None for those that do not."""
+        encoding = self._inner.encode(example["text"])
+        self.cut += bool(encoding.overflowing)
+        text = example["text"]
+        offsets: list[Span | None] = []
+        for (start, end), special in zip(
+            encoding.offsets, encoding.special_tokens_mask, strict=True
+        ):
+            while start < end and text[start].isspace():
+                start += 1
+            while start < end and text[end - 1].isspace():
+                end -= 1
+            offsets.append(None if special or start == end else (start, end))
+        return list(encoding.ids), offsets
+
+    def _tags(self, example: Example, offsets: Sequence[Span | None]) -> list[int]:
+        tags = {tag: number for number, tag in enumerate(self.form.tags)}
+        found = [IGNORED if offset is None else 0 for offset in offsets]
+        for start, end, kind in example["entities"]:
+            inside = [
+                number
+                for number, offset in enumerate(offsets)
+                if offset is not None and offset[0] < end and offset[1] > start
+            ]
+            for place, number in enumerate(inside):
+                found[number] = tags[f"{'I' if place else 'B'}-{kind}"]
+            ends = [offsets[number] for number in (*inside[:1], *inside[-1:])]
+            self.unfit += not ends or (ends[0][0], ends[-1][1]) != (start, end)  # type: ignore[index]
+        return found
+
+    def _text(self, text: str) -> list[tuple[list[Encoded], float]]:
+        end, context = self.tokenizer.end_of_text, self.form.context
+        ids = [self.tokenizer.begin, *self.tokenizer.encode(text), end]
+        units = []
+        for start in range(0, len(ids) - 1, context):
+            piece = ids[start : start + context + 1]
+            units.append(([(piece[:-1], piece[1:])], float(len(piece) - 1)))
+        return units
+
+    def _said(self, messages: Sequence[Message]) -> Encoded:
+        """Gives a conversation, where the tokens that an assistant says are wanted."""
+        assert self._chat is not None
+        context = self.form.context + 1
+        encoded = self._chat.encode(messages)
+        if len(encoded.ids) > context:
+            self.cut += 1
+            shorter = shortened(messages, lambda them: len(self._chat.encode(them).ids) <= context)  # type: ignore[union-attr]
+            encoded = self._chat.encode(shorter)
+        ids, supervised = encoded.ids[:context], encoded.supervised[:context]
+        if not any(supervised[1:]):
+            raise UserError(
+                tr("nothing that an assistant says fits {context} tokens", context=context - 1),
+                remedy=tr("Raise tune.context, or take this example out"),
+            )
+        labels = [i if s else IGNORED for i, s in zip(ids[1:], supervised[1:], strict=True)]
+        return list(ids[:-1]), labels
+
+    def _answer(self, prompt: Sequence[Message], answer: str) -> Encoded:
+        """Gives a conversation, where the tokens of its last answer alone are wanted."""
+        ids, labels = self._said([*prompt, {"role": "assistant", "content": answer}])
+        before = len(self.prompt(prompt))
+        return ids, [IGNORED if n < before - 1 else label for n, label in enumerate(labels)]
+
+    def prompt(self, messages: Sequence[Message], room: int = 0) -> list[int]:
+        """Gives the tokens after which the model is to speak.
+
+        Args:
+            messages: of the conversation.
+            room: tokens that are to be left of the context.
+        """
+        assert self._chat is not None
+        most = self.form.context - room
+        ids = self._chat.encode_prompt(messages)
+        if room and len(ids) > most:
+            self.cut += 1
+            shorter = shortened(
+                messages,
+                lambda them: len(self._chat.encode_prompt(them)) <= most,  # type: ignore[union-attr]
+            )
+            ids = self._chat.encode_prompt(shorter)
+        return ids
+
+
+def shortened(messages: Sequence[Message], fits: Any) -> list[Message]:
+    """Gives a conversation whose longest turn by others is cut at its end until all fits.
+
+    Where that is not enough nothing of it is left, and the rest is for the caller to cut.
+    """
+    others = [n for n, message in enumerate(messages) if message["role"] != "assistant"]
+    if not others:
+        return list(messages)
+    longest = max(others, key=lambda n: len(messages[n]["content"]))
+    text = messages[longest]["content"]
+
+    def cut(length: int) -> list[Message]:
+        turn = {**messages[longest], "content": text[:length]}
+        return [*messages[:longest], turn, *messages[longest + 1 :]]
+
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(cut(middle)) else (low, middle - 1)
+    return cut(low)
+
+
+def counts_of(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
+    """Gives how many examples each class has."""
+    found: Counter[str] = Counter()
+    for example in examples:
+        label = example["label"]
+        found.update(label if isinstance(label, list) else [label])
+    return [found[label] for label in labels]
+
+
+def spans_of(tags: Sequence[str], offsets: Sequence[Span]) -> list[tuple[int, int, str]]:
+    """Gives the entities that tags of the BIO scheme tell.
+
+    One goes on as long as tags inside of its kind follow; one inside of another kind begins anew.
+
+    Args:
+        tags: of tokens in order.
+        offsets: where each token stands.
+    """
+    found: list[tuple[int, int, str]] = []
+    going = False
+    for tag, (start, end) in zip(tags, offsets, strict=True):
+        mark, _, kind = tag.partition("-")
+        if mark == "O":
+            going = False
+        elif mark == "I" and going and found[-1][2] == kind:
+            found[-1] = (found[-1][0], end, kind)
+        else:
+            found.append((start, end, kind))
+            going = True
+    return found

@@ -1,0 +1,299 @@
+"""The examples of a task as they come from files: checked, named where they are wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tianti.errors import UserError
+from tianti.evaluate.tasks.rows import Row, read_numbered_rows
+from tianti.messages import tr
+from tianti.tokens.conversations import messages_of
+from tianti.tune.config import COLUMNS, TuneConfig
+
+Example = dict[str, Any]
+
+
+def read_examples(path: str, tune: TuneConfig, *, answered: bool = True) -> list[Example]:
+    """Reads a file of examples.
+
+    Args:
+        path: the file.
+        tune: the task and what its columns are called.
+        answered: whether what is wanted must be there; to predict, it need not.
+
+    Returns:
+        For each example the fields that its task has: `text`, `pair` and `label` (a text, a list
+        of texts, or a number); `text` and `entities` (`[start, end, type]` in characters);
+        `messages`; `prompt` (messages), `chosen` and `rejected`; or `text`.
+
+    Raises:
+        UserError: an example is wrong, with file and line; or there is none.
+    """
+    found = list(_examples(path, tune, answered))
+    if not found:
+        raise UserError(tr("there are no examples here"), where=path, remedy=tr("Check the path"))
+    return found
+
+
+def _examples(path: str, tune: TuneConfig, answered: bool) -> Iterator[Example]:
+    make = _MAKERS[tune.task]
+    for line, row in read_numbered_rows(path):
+        try:
+            yield make(_named(row, tune), answered) | {"line": line}
+        except UserError as error:
+            raise UserError(error.what, where=f"{path}:{line}", remedy=error.remedy) from error
+
+
+def _named(row: Row, tune: TuneConfig) -> Row:
+    """Gives a row by the names that tasks know."""
+    wanted = {name: tune.column(name) for name in {*COLUMNS[tune.task], *tune.columns}}
+    for theirs in tune.columns.values():
+        if theirs not in row:
+            raise UserError(
+                tr("there is no column {name!r}", name=theirs),
+                remedy=tr("It has: {names}", names=", ".join(map(str, row)) or "–"),
+            )
+    renamed = {ours: row[theirs] for ours, theirs in wanted.items() if theirs in row}
+    taken = set(tune.columns.values())
+    return {k: v for k, v in row.items() if k not in taken} | renamed
+
+
+def _text(row: Row, name: str) -> str:
+    value = row.get(name)
+    if name not in row:
+        raise UserError(
+            tr("there is no column {name!r}", name=name),
+            remedy=tr(
+                "It has: {names}. Say which with tune.columns",
+                names=", ".join(map(str, row)) or "–",
+            ),
+        )
+    if not isinstance(value, str):
+        raise UserError(
+            tr("{name} is no text but {kind}", name=name, kind=type(value).__name__),
+        )
+    if not value.strip():
+        raise UserError(tr("{name} is empty", name=name))
+    return value
+
+
+def _classified(row: Row, answered: bool) -> Example:
+    found: Example = {"text": _text(row, "text")}
+    if "pair" in row:
+        found["pair"] = _text(row, "pair")
+    label = row.get("label")
+    if label is None:
+        if answered:
+            raise UserError(
+                tr("there is no column {name!r}", name="label"),
+                remedy=tr(
+                    "It has: {names}. Say which with tune.columns",
+                    names=", ".join(map(str, row)) or "–",
+                ),
+            )
+        return found
+    if isinstance(label, list | tuple):
+        found["label"] = [_name(one) for one in label]
+    else:
+        found["label"] = _name(label)
+    return found
+
+
+def _name(label: Any) -> str:
+    if isinstance(label, bool | int):
+        return str(int(label)) if isinstance(label, bool) else str(label)
+    if isinstance(label, str) and label.strip():
+        return label
+    raise UserError(tr("a label is a name, this is {value!r}", value=label))
+
+
+def _measured(row: Row, answered: bool) -> Example:
+    found: Example = {"text": _text(row, "text")}
+    if "pair" in row:
+        found["pair"] = _text(row, "pair")
+    if "label" in row or answered:
+        try:
+            found["label"] = float(row["label"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                tr("a number is wanted, this is {value!r}", value=row.get("label"))
+            ) from None
+    return found
+
+
+def _tagged(row: Row, answered: bool) -> Example:
+    if "tokens" in row:
+        return _from_tags(row, answered)
+    found: Example = {"text": _text(row, "text")}
+    if "entities" not in row:
+        if answered:
+            raise UserError(
+                tr("there is no column {name!r}", name="entities"),
+                remedy=tr(
+                    "It has: {names}. Say which with tune.columns",
+                    names=", ".join(map(str, row)) or "–",
+                ),
+            )
+        return found
+    entities = []
+    for entity in row["entities"] or []:
+        try:
+            start, end, kind = _entity(entity)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                tr("an entity has start, end and type, this is {value!r}", value=entity),
+                remedy='[{"start": 0, "end": 2, "type": "name"}]',
+            ) from None
+        if not 0 <= start < end <= len(found["text"]):
+            raise UserError(
+                tr(
+                    "the entity {start}–{end} is not within the text of {length} characters",
+                    start=start,
+                    end=end,
+                    length=len(found["text"]),
+                )
+            )
+        entities.append([start, end, kind])
+    found["entities"] = sorted(entities)
+    for (_, end, _), (start, _, _) in zip(found["entities"], found["entities"][1:], strict=False):
+        if start < end:
+            raise UserError(tr("entities overlap at character {place}", place=start))
+    return found
+
+
+def _entity(entity: Any) -> tuple[int, int, str]:
+    if isinstance(entity, Mapping):
+        kind = entity.get("type", entity.get("label"))
+        return int(entity["start"]), int(entity["end"]), _name(kind)
+    start, end, kind = entity
+    return int(start), int(end), _name(kind)
+
+
+def _from_tags(row: Row, answered: bool) -> Example:
+    """Gives an example whose text is given in words, each with a tag of the BIO scheme."""
+    words = row["tokens"]
+    if not isinstance(words, list) or not words or not all(isinstance(w, str) for w in words):
+        raise UserError(tr("tokens is a list of words, this is {value!r}", value=words))
+    text, places = "", []
+    for word in words:
+        # Chinese is written without blanks.
+        blank = " " if text and text[-1].isascii() and word[:1].isascii() else ""
+        places.append((len(text) + len(blank), len(text) + len(blank) + len(word)))
+        text += blank + word
+    tags = row.get("tags")
+    if tags is None and not answered:
+        return {"text": text}
+    if not isinstance(tags, list) or len(tags) != len(words):
+        raise UserError(tr("there are {words} words but not as many tags", words=len(words)))
+    entities: list[list[Any]] = []
+    for number, (tag, (start, end)) in enumerate(zip(tags, places, strict=True)):
+        kind = str(tag)[2:]
+        if tag == "O":
+            continue
+        if str(tag)[:2] not in ("B-", "I-") or not kind:
+            raise UserError(tr("the tag {tag!r} is none of O, B-…, I-…", tag=tag))
+        goes_on = number and tag[0] == "I" and str(tags[number - 1])[2:] == kind
+        if goes_on and entities:
+            entities[-1][1] = end
+        else:
+            entities.append([start, end, kind])
+    return {"text": text, "entities": entities}
+
+
+def _instructed(row: Row, answered: bool) -> Example:
+    if answered:
+        return {"messages": messages_of(row)}
+    # What is to be said need not be there.
+    filled = {"output": "", "completion": ""} | row if "messages" not in row else row
+    messages = messages_of(filled)
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    if not messages:
+        raise UserError(tr("the conversation is empty"))
+    return {"messages": messages}
+
+
+def _asked(question: str, answer: str | None) -> Example:
+    turns = [{"role": "user", "content": question}]
+    if answer is not None:
+        turns.append({"role": "assistant", "content": answer})
+    return {"messages": turns}
+
+
+def _written(source: str, target: str) -> Any:
+    def make(row: Row, answered: bool) -> Example:
+        wanted = _text(row, target) if answered or target in row else None
+        return _asked(_text(row, source), wanted)
+
+    return make
+
+
+def _answered(row: Row, answered: bool) -> Example:
+    # Text before the question, so that what several questions are about is computed once.
+    context = f"{_text(row, 'context')}\n" if row.get("context") else ""
+    found = _asked(context + _text(row, "question"), None)
+    answers = row.get("answer", row.get("answers"))
+    if answers is None:
+        if answered:
+            _text(row, "answer")
+        return found
+    several = answers if isinstance(answers, list) else [answers]
+    texts = [one["text"] if isinstance(one, Mapping) else one for one in several]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise UserError(tr("{name} is empty", name="answer"))
+    found["messages"].append({"role": "assistant", "content": texts[0]})
+    return found | {"references": list(dict.fromkeys(texts))}
+
+
+def _preferred(row: Row, answered: bool) -> Example:
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        messages = [{"role": "user", "content": prompt}]
+    elif isinstance(prompt, list):
+        messages = messages_of({"messages": prompt})
+    else:
+        messages = messages_of({k: v for k, v in row.items() if k not in ("chosen", "rejected")})
+    found: Example = {"prompt": messages}
+    if not answered and "chosen" not in row:
+        return found
+    for name in ("chosen", "rejected"):
+        value = row.get(name)
+        if isinstance(value, list):
+            value = messages_of({"messages": value})[-1]["content"]
+        if isinstance(value, Mapping):
+            value = value.get("content", value.get("value"))
+        found[name] = _text({name: value} if value is not None else row, name)
+    return found
+
+
+def _plain(row: Row, answered: bool) -> Example:
+    return {"text": _text(row, "text")}
+
+
+_MAKERS = {
+    "classify": _classified,
+    "regress": _measured,
+    "tag": _tagged,
+    "instruct": _instructed,
+    "translate": _written("source", "target"),
+    "summarize": _written("text", "summary"),
+    "answer": _answered,
+    "prefer": _preferred,
+    "lm": _plain,
+}
+
+
+def write_examples(path: Path, examples: list[Example]) -> None:
+    """Writes examples, one JSON object a line."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for example in examples:
+            file.write(json.dumps(example, ensure_ascii=False) + "\n")
+
+
+def load_examples(path: Path) -> list[Example]:
+    """Reads what `write_examples` wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

@@ -1,0 +1,304 @@
+"""What networks are tuned for, besides foretelling the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tianti.device import autocast
+from tianti.model.transformer import Transformer
+from tianti.objective.causal import Rows
+from tianti.objective.classify import (
+    ClassLoss,
+    class_loss,
+    class_weights,
+    log_priors,
+    multi_label_loss,
+    regression_loss,
+)
+from tianti.objective.linear_cross_entropy import IGNORED
+from tianti.objective.log_probs import token_log_probs
+from tianti.objective.preference import (
+    Answers,
+    Preference,
+    dpo_loss,
+    ipo_loss,
+    orpo_loss,
+    simpo_loss,
+)
+from tianti.train.config import TrainSettings
+from tianti.train.loss import TrainLoss
+from tianti.train.objective import Objective, Steering
+from tianti.tune.config import TuneConfig
+from tianti.tune.encode import Form, spans_of
+
+_STEERINGS = {
+    "loss": Steering("loss", "val loss"),
+    "accuracy": Steering("accuracy", "val acc", more_is_better=True),
+    "macro_f1": Steering("macro_f1", "val F1", more_is_better=True),
+    "span_f1": Steering("span_f1", "val F1", more_is_better=True),
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is found of some rows.
+
+    Args:
+        total: what is descended.
+        nats: plain cross-entropy, or of numbers the squared error.
+        scores_NC: of what is supervised.
+        places: of it in the rows, flat, int64.
+    """
+
+    total: Tensor
+    nats: Tensor
+    scores_NC: Tensor
+    places: Tensor
+
+
+class ClassObjective:
+    """Classes, tags or numbers; see `tianti.train.objective.Objective`.
+
+    Args:
+        model: the network.
+        settings: of training.
+        tune: what is done about unbalanced classes.
+        form: of the examples.
+        counts: training examples of each class.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        settings: TrainSettings,
+        tune: TuneConfig,
+        form: Form,
+        counts: Sequence[int],
+    ):
+        self.model, self._precision, self._form = model, settings.precision, form
+        usual = {"classify": "macro_f1", "tag": "span_f1"}.get(form.task, "loss")
+        self.steering = _STEERINGS[usual if tune.steer == "auto" else tune.steer]
+        self._smoothing, self._focus = settings.label_smoothing, tune.focus
+        device = model.device
+        self._weights = self._priors = None
+        if tune.class_weights != "none":
+            self._weights = class_weights(counts, tune.class_weights).to(device)
+        if tune.adjusted:
+            self._priors = log_priors(counts).to(device)
+
+    def __call__(self, rows: Rows) -> Told:
+        """Gives the summed loss of some rows."""
+        with autocast(rows.ids_BT.device, self._precision):
+            hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
+            places = (rows.labels_BT.flatten() != IGNORED).nonzero().squeeze(1)
+            scores_NC = self.model.logits(hidden_BTW.flatten(0, 1)[places])
+        found, nats = self._loss(scores_NC, rows, places)
+        return Told(found.total, nats.detach(), scores_NC.detach(), places)
+
+    def _loss(self, scores: Tensor, rows: Rows, places: Tensor) -> tuple[ClassLoss, Tensor]:
+        labels = rows.labels_BT.flatten()[places]
+        if self._form.task == "regress":
+            found = regression_loss(scores[:, 0], self._targets(rows, places)[:, 0])
+            return found, found.total
+        if self._form.several:
+            found = multi_label_loss(scores, self._targets(rows, places))
+            return found, found.total / len(self._form.labels)
+        found = class_loss(
+            scores,
+            labels,
+            weights_C=self._weights,
+            focus=self._focus,
+            log_priors_C=self._priors,
+            label_smoothing=self._smoothing,
+        )
+        return found, class_loss(scores.detach(), labels).total
+
+    @staticmethod
+    def _targets(rows: Rows, places: Tensor) -> Tensor:
+        assert rows.units_BT is not None
+        assert rows.targets is not None
+        return rows.targets[rows.units_BT.flatten()[places]]
+
+    def tally(self, found: Told, rows: Rows) -> Tensor:
+        """Gives the loss, the number of labels, and what each figure is counted from."""
+        common = [found.nats.item(), float(len(found.places))]
+        return torch.tensor([*common, *self._counts(found, rows).tolist()], dtype=torch.float64)
+
+    def _counts(self, found: Told, rows: Rows) -> np.ndarray:
+        scores = found.scores_NC.float().cpu().numpy()
+        if self._form.task == "regress":
+            return np.zeros(0)
+        if self._form.several:
+            right = self._targets(rows, found.places).cpu().numpy() > 0
+            said = scores > 0
+            return np.concatenate([(said & right).sum(0), said.sum(0), right.sum(0)])
+        labels = rows.labels_BT.flatten()[found.places].cpu().numpy()
+        said = scores.argmax(1) if len(scores) else np.zeros(0, np.int64)
+        if self._form.task == "tag":
+            return self._spans(said, labels, rows, found.places)
+        count = len(self._form.labels)
+        return np.concatenate(
+            [np.bincount(part, minlength=count) for part in (labels[said == labels], said, labels)]
+        )
+
+    def _spans(
+        self, said: np.ndarray, labels: np.ndarray, rows: Rows, places: Tensor
+    ) -> np.ndarray:
+        """Gives entities that are right, that are told, and that there are, by kind."""
+        tags, kinds = self._form.tags, {k: n for n, k in enumerate(self._form.labels)}
+        assert rows.segments_BT is not None
+        # Each text by itself: its tokens stand at places of their own.
+        texts = rows.segments_BT + torch.arange(len(rows.ids_BT), device=places.device)[:, None] * (
+            rows.ids_BT.shape[1] + 1
+        )
+        number = texts.flatten()[places].cpu().numpy()
+        counts = np.zeros((3, len(kinds)))
+        for text in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
+            offsets = [(int(i), int(i) + 1) for i in text]
+            told, true = (
+                set(spans_of([tags[t] for t in what[text]], offsets)) for what in (said, labels)
+            )
+            for row, spans in enumerate((told & true, told, true)):
+                for *_, kind in spans:
+                    counts[row, kinds[kind]] += 1
+        return counts.flatten()
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """Gives loss, and accuracy and macro-F1, or F1 of entities."""
+        nats, labels, *rest = sums.tolist()
+        figures = {"loss": nats / max(labels, 1)}
+        if not rest:
+            return figures
+        right, told, true = np.array(rest).reshape(3, -1)
+        there = (told + true) > 0
+        each = 2 * right[there] / (told + true)[there]
+        micro = 2 * right.sum() / max((told + true).sum(), 1)
+        if self._form.task == "tag":
+            return figures | {"span_f1": float(micro)}
+        accuracy = float(micro) if self._form.several else float(right.sum() / max(labels, 1))
+        return figures | {"accuracy": accuracy, "macro_f1": float(each.mean() if len(each) else 0)}
+
+
+class WritingObjective(TrainLoss):
+    """Text that is to be written: the loss of its tokens alone."""
+
+    steering = _STEERINGS["loss"]
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """Gives the loss of a token, in nats."""
+        nats, tokens = sums.tolist()
+        return {"loss": nats / max(tokens, 1)}
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """What is found of some pairs.
+
+    Args:
+        total: what is descended.
+        nats: the same without gradient.
+        preference: the objective's view of them.
+    """
+
+    total: Tensor
+    nats: Tensor
+    preference: Preference
+
+
+class PreferenceObjective:
+    """Which of two answers is better; see `tianti.train.objective.Objective`.
+
+    Rows hold the pairs of answers one behind the other; their targets are the log-probabilities of
+    both by the network that training began with, and how many tokens each has.
+
+    Args:
+        model: the network.
+        settings: of training.
+        tune: which objective.
+    """
+
+    def __init__(self, model: Transformer, settings: TrainSettings, tune: TuneConfig):
+        self.model, self._precision = model, settings.precision
+        self._kind, self._beta = tune.preference, tune.beta
+        self._smoothing = settings.label_smoothing
+        usual = "accuracy" if tune.steer == "auto" else tune.steer
+        self.steering = _STEERINGS[usual]
+
+    def answers(self, rows: Rows) -> tuple[Answers, Tensor]:
+        """Gives all answers in the rows, better and worse in turn, and the numbers of the pairs."""
+        assert rows.units_BT is not None
+        assert rows.segments_BT is not None
+        with autocast(rows.ids_BT.device, self._precision):
+            hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
+            log_probs_BT = token_log_probs(
+                hidden_BTW,
+                self.model.output_weight,
+                rows.labels_BT,
+                self.model.config.logit_softcap,
+            )
+        there = rows.labels_BT.flatten() != IGNORED
+        of = (2 * rows.units_BT + rows.segments_BT % 2).flatten()[there]
+        pairs = rows.units_BT.flatten()[there].unique()
+        count = 2 * (int(pairs.max()) + 1) if len(pairs) else 0
+        sums = log_probs_BT.new_zeros(count).index_add(0, of, log_probs_BT.flatten()[there])
+        tokens = torch.bincount(of, minlength=count)
+        both = (2 * pairs[:, None] + torch.arange(2, device=pairs.device)).flatten()
+        return Answers(sums[both], tokens[both]), pairs
+
+    def __call__(self, rows: Rows) -> Preferred:
+        """Gives the summed loss of some rows."""
+        answers, pairs = self.answers(rows)
+        chosen, rejected = (
+            Answers(answers.log_probs[n::2], answers.tokens[n::2]) for n in range(2)
+        )
+        found = self._loss(chosen, rejected, rows, pairs)
+        total = found.total
+        if self._kind == "orpo":
+            total = total - chosen.mean_log_probs.sum()
+        return Preferred(total, total.detach(), found)
+
+    def _loss(self, chosen: Answers, rejected: Answers, rows: Rows, pairs: Tensor) -> Preference:
+        if self._kind == "simpo":
+            return simpo_loss(chosen, rejected, beta=self._beta)
+        if self._kind == "orpo":
+            return orpo_loss(chosen, rejected, beta=self._beta)
+        assert rows.targets is not None
+        known = rows.targets[pairs].to(chosen.log_probs.dtype)
+        before = (Answers(known[:, 0], chosen.tokens), Answers(known[:, 1], rejected.tokens))
+        if self._kind == "ipo":
+            return ipo_loss(chosen, rejected, *before, beta=self._beta)
+        return dpo_loss(chosen, rejected, *before, beta=self._beta, label_smoothing=self._smoothing)
+
+    def tally(self, found: Preferred, rows: Rows) -> Tensor:
+        """Gives the loss, the pairs, those in order, and by how much rewards differ."""
+        preference = found.preference
+        better, worse = preference.rewards_chosen, preference.rewards_rejected
+        margin = (better - worse).sum().item()
+        numbers = [found.nats.item(), len(better), preference.right.item(), margin]
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """Gives loss, the share of pairs in order, and the mean margin of rewards."""
+        nats, pairs, right, margin = sums.tolist()
+        count = max(pairs, 1)
+        return {"loss": nats / count, "accuracy": right / count, "margin": margin / count}
+
+
+def objective_of(
+    model: Transformer,
+    settings: TrainSettings,
+    tune: TuneConfig,
+    form: Form,
+    counts: Sequence[int],
+) -> Objective:
+    """Gives the objective of a task; see the classes of this module."""
+    if form.classes:
+        return ClassObjective(model, settings, tune, form, counts)
+    if form.task == "prefer":
+        return PreferenceObjective(model, settings, tune)
+    return WritingObjective(model, settings)

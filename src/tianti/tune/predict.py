@@ -1,0 +1,293 @@
+"""What a tuned model says of examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tianti.errors import UserError
+from tianti.exchange.huggingface import CONFIG, load_transformer
+from tianti.files import read_json, write_text
+from tianti.generate.batch import generate_texts
+from tianti.generate.config import SamplingConfig
+from tianti.messages import tr
+from tianti.progress import SILENT, Display
+from tianti.tokens.chat import ChatTemplate
+from tianti.tokens.tokenizer import Tokenizer
+from tianti.tune.config import TOLD, TuneConfig
+from tianti.tune.encode import Encoder, Form, spans_of
+from tianti.tune.examples import Example, read_examples
+from tianti.tune.stage import TASK, template_of, template_tokens
+
+# Tokens of texts computed at once, padding included.
+HELD_TOKENS = {"cpu": 8_192, "gpu": 131_072}
+# Of more classes the best alone are told with their probabilities.
+SHOWN_CLASSES = 20
+# Examples that text is written for at once.
+WRITTEN_AT_ONCE = 64
+
+
+class Predictor:
+    """A tuned model.
+
+    Args:
+        folder: of the model.
+        device: where it computes.
+
+    Attributes:
+        form: of its examples.
+
+    Raises:
+        UserError: the folder holds no model that was tuned for a task.
+    """
+
+    def __init__(self, folder: Path, device: torch.device):
+        self.folder = folder
+        self.form, self._reading = _form_of(folder)
+        self._model = load_transformer(folder, device).eval()
+        self.tokenizer = Tokenizer.load(folder)
+        template = None
+        if self.form.task not in TOLD:
+            source = template_of(folder)
+            if source is None:
+                raise UserError(tr("the model has no chat template"), where=folder)
+            template = ChatTemplate(source, template_tokens(self.tokenizer))
+        self.encoder = Encoder(self.form, self.tokenizer, template)
+
+    def reading(self, **changes: Any) -> TuneConfig:
+        """Gives how files are read for it, as when it was tuned but for changes."""
+        task = "instruct" if self.form.task in ("prefer", "lm") else self.form.task
+        same = task == self.form.task
+        said = {
+            "task": task,
+            "train": "-",
+            "labels": list(self.form.labels) or None,
+            "several": self.form.several,
+            "columns": self._reading.get("columns", {}) if same else {},
+            "max_tokens": self._reading.get("max_tokens", 256),
+        }
+        return TuneConfig(**(said | changes))
+
+    def __call__(
+        self,
+        examples: Sequence[Example],
+        *,
+        max_tokens: int = 256,
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> list[dict[str, Any]]:
+        """Gives what is told or written of each example, in order.
+
+        Args:
+            examples: as `tianti.tune.examples.read_examples` gives them.
+            max_tokens: most tokens written for one.
+            on_progress: told how many are finished.
+
+        Returns:
+            Of classes `label` (or `labels`) and `scores`, the probabilities; of numbers `value`; of
+            entities `entities`; of text `text`.
+        """
+        if self.form.task not in TOLD:
+            return self._written(examples, max_tokens, on_progress)
+        tagged = self.form.task == "tag"
+        offsets: list[Any] = [None] * len(examples)
+        encoded: list[list[int]] = []
+        for number, example in enumerate(examples):
+            if tagged:
+                ids, offsets[number] = self.encoder.tagged(example)
+            else:
+                ids = self.encoder.told(example)
+            encoded.append(ids)
+        found: list[dict[str, Any]] = [{}] * len(examples)
+        for group, scores in self._scores(encoded):
+            for place, number in enumerate(group):
+                length = len(encoded[number])
+                if tagged:
+                    each = scores[place, :length]
+                    found[number] = self._entities(examples[number]["text"], each, offsets[number])
+                else:
+                    found[number] = self._told(scores[place, length - 1])
+            on_progress(len(group))
+        return found
+
+    @torch.no_grad()
+    def _scores(self, encoded: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Gives scores of texts of about one length, `(texts, tokens, classes)` on the CPU."""
+        device = self._model.device
+        held = HELD_TOKENS["cpu" if device.type == "cpu" else "gpu"]
+        order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]), reverse=True)
+        while order:
+            longest = len(encoded[order[0]])
+            group = order[: max(1, held // longest)]
+            order = order[len(group) :]
+            pad = self.tokenizer.padding
+            rows = [encoded[n] + [pad] * (longest - len(encoded[n])) for n in group]
+            apart = [[0] * len(encoded[n]) + [1] * (longest - len(encoded[n])) for n in group]
+            hidden = self._model(
+                torch.tensor(rows, device=device), segments_BT=torch.tensor(apart, device=device)
+            )
+            yield group, self._model.logits(hidden).float().cpu()
+
+    def _told(self, scores: torch.Tensor) -> dict[str, Any]:
+        if self.form.task == "regress":
+            return {"value": float(scores[0])}
+        labels = self.form.labels
+        if self.form.several:
+            chances = scores.sigmoid().tolist()
+            chosen = [label for label, chance in zip(labels, chances, strict=True) if chance > 0.5]
+            return {"labels": chosen, "scores": _rounded(labels, chances)}
+        chances = scores.softmax(0).tolist()
+        order = sorted(range(len(labels)), key=lambda n: -chances[n])[:SHOWN_CLASSES]
+        shown = _rounded([labels[n] for n in order], [chances[n] for n in order])
+        return {"label": labels[order[0]], "scores": shown}
+
+    def _entities(self, text: str, scores: torch.Tensor, offsets: list[Any]) -> dict[str, Any]:
+        tags, said = self.form.tags, scores.argmax(1).tolist()
+        there = [number for number, offset in enumerate(offsets) if offset is not None]
+        spans = spans_of([tags[said[n]] for n in there], [offsets[n] for n in there])
+        return {
+            "entities": [
+                {"start": start, "end": end, "type": kind, "text": text[start:end]}
+                for start, end, kind in spans
+            ]
+        }
+
+    def _written(
+        self, examples: Sequence[Example], max_tokens: int, on_progress: Callable[[int], None]
+    ) -> list[dict[str, Any]]:
+        sampling = SamplingConfig(temperature=0.0, max_tokens=max_tokens)
+        room = min(max_tokens, self.form.context // 2)
+        prompts = [self.encoder.prompt(asked_of(example), room) for example in examples]
+        found: list[dict[str, Any]] = []
+        # Those of one length together, some at a time, so that progress is seen.
+        order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+        written: dict[int, str] = {}
+        for start in range(0, len(order), WRITTEN_AT_ONCE):
+            group = order[start : start + WRITTEN_AT_ONCE]
+            made = generate_texts(
+                self._model,
+                self.tokenizer,
+                [""] * len(group),
+                sampling,
+                on_progress,
+                starts=[prompts[number] for number in group],
+                ends=self.tokenizer.ends,
+            )
+            for number, one in zip(group, made, strict=True):
+                written[number] = one.text
+        found = [{"text": written[number].strip()} for number in range(len(prompts))]
+        return found
+
+
+def asked_of(example: Example) -> list[dict[str, Any]]:
+    """Gives a conversation up to where the last answer begins."""
+    messages = list(example.get("messages") or example.get("prompt") or ())
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    return messages
+
+
+def _rounded(labels: Sequence[str], chances: Sequence[float]) -> dict[str, float]:
+    return {label: round(chance, 6) for label, chance in zip(labels, chances, strict=True)}
+
+
+def _form_of(folder: Path) -> tuple[Form, dict[str, Any]]:
+    """Gives the form of a model's examples, and how they are read.
+
+    Raises:
+        UserError: it was tuned for nothing that is known.
+    """
+    path = folder / TASK
+    if path.is_file():
+        said = read_json(path)
+        form = Form(said["task"], said["context"], tuple(said["labels"]), said["several"])
+        return form, said
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    (name, *_) = config.get("architectures") or [""]
+    names = [label for _, label in sorted(config.get("id2label", {}).items(), key=_number)]
+    context = config.get("max_position_embeddings", 1024)
+    if name.endswith("ForSequenceClassification"):
+        kind = config.get("problem_type")
+        if kind == "regression":
+            return Form("regress", context), {}
+        several = kind == "multi_label_classification"
+        return Form("classify", context, tuple(names), several), {}
+    if name.endswith("ForTokenClassification"):
+        kinds = tuple(dict.fromkeys(tag[2:] for tag in names if tag != "O"))
+        form = Form("tag", context, kinds)
+        if form.tags == names:
+            return form, {}
+    raise UserError(
+        tr("this model was not tuned for a task"),
+        where=folder,
+        remedy=tr("Tune it first (docs/tuning.md), or use tianti generate"),
+    )
+
+
+def _number(item: tuple[str, str]) -> int:
+    return int(item[0])
+
+
+def predict(
+    folder: Path,
+    source: str,
+    out: Path | None,
+    *,
+    device: torch.device,
+    columns: dict[str, str] | None = None,
+    max_tokens: int | None = None,
+    display: Display = SILENT,
+) -> list[dict[str, Any]]:
+    """Applies a tuned model to a file.
+
+    Args:
+        folder: of the model.
+        source: JSONL, CSV, TSV or Parquet; what is to be told need not be there.
+        out: JSONL file to write, each line with its number in the source and what is told; none
+            when not given.
+        device: where it computes.
+        columns: what columns are called, where that is not as in training.
+        max_tokens: most tokens written for an example; as in training when not given.
+        display: shows progress.
+
+    Returns:
+        What was written, one dictionary an example.
+
+    Raises:
+        UserError: an example is wrong, with file and line.
+    """
+    predictor = Predictor(folder, device)
+    changes = {} if columns is None else {"columns": columns}
+    reading = predictor.reading(**changes)
+    examples = read_examples(source, _without_answers(reading), answered=False)
+    with display.task("predict", len(examples), "examples") as task:
+        found = predictor(
+            examples,
+            max_tokens=max_tokens or reading.max_tokens,
+            on_progress=task.advance,
+        )
+    if predictor.encoder.cut:
+        display.say(
+            tr(
+                "{count} of {all} examples were longer than {context} tokens, and cut",
+                count=predictor.encoder.cut,
+                all=len(examples),
+                context=predictor.form.context,
+            ),
+            "yellow",
+        )
+    told = [{"line": e["line"], **one} for e, one in zip(examples, found, strict=True)]
+    if out is not None:
+        lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told)
+        write_text(out, lines)
+    return told
+
+
+def _without_answers(tune: TuneConfig) -> TuneConfig:
+    """Gives the same without the columns that hold what is to be told."""
+    wanted = {"label", "entities", "tags", "target", "summary", "answer", "output", "completion"}
+    kept = {name: theirs for name, theirs in tune.columns.items() if name not in wanted}
+    return tune.model_copy(update={"columns": kept})
