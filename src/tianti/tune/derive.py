@@ -23,7 +23,7 @@ SHORTEST_ROW = 128
 BATCH_TOKENS = 2_048
 MICRO_BATCH_TOKENS = 8_192
 SCRATCH_SIZE = 2_000_000
-VALIDATIONS = 20
+VALIDATIONS, FEWEST_VALIDATIONS = 20, 4
 PATIENCE = 8
 VALIDATION_TOKENS = 400_000
 
@@ -100,7 +100,7 @@ def derive_tuning(
     context = _context(tune, given, form, tokenizer, reasons)
     form = replace(form, context=context)
     config = _network(tune, given, model, form, tokenizer, reasons)
-    settings = _settings(tune, base, train, seed, config, context, tokenizer, reasons)
+    settings = _settings(tune, base, train, seed, config, context, examples, tokenizer, reasons)
     return TuneDerivation(config, form, settings, reasons.rows)
 
 
@@ -190,6 +190,7 @@ def _settings(
     seed: int,
     model: TransformerConfig,
     context: int,
+    examples: dict[str, Any],
     tokenizer: dict[str, Any],
     reasons: Reasons,
 ) -> TrainSettings:
@@ -202,7 +203,7 @@ def _settings(
         usual,
         tr("weights drawn anew") if base is None else tr("weights that are good already"),
     )
-    total = tokenizer["tokens"]
+    total, text_bytes = tokenizer["tokens"], max(examples["train"]["bytes"], 1)
     batch = reasons.pick(
         "train.batch_tokens",
         train.batch_tokens,
@@ -232,6 +233,7 @@ def _settings(
         tr("holds off overfitting"),
     )
     steps = _steps(budget, rows * context, total)
+    measured = min(VALIDATION_TOKENS, total * examples["validation"]["bytes"] / text_bytes)
     warmup = train.warmup_steps if train.warmup_steps is not None else max(1, min(40, steps // 10))
     values = train.model_dump(
         exclude={
@@ -254,7 +256,7 @@ def _settings(
         dropout=0.0 if adapters and "dropout" not in said else dropout,
         # The best weights are kept in any case.
         early_stopping=train.early_stopping or PATIENCE,
-        validate_every=train.validate_every or max(1, steps // VALIDATIONS),
+        validate_every=train.validate_every or _between(steps, rows * context, measured),
         validation_tokens=(
             train.validation_tokens if "validation_tokens" in said else VALIDATION_TOKENS
         ),
@@ -281,3 +283,17 @@ def _rate(optimizer: str, scratch: bool, method: str, width: int) -> float:
         base = {"full": 0.0005, "head": 0.01}.get(method, 0.003)
         base = base * (3 if optimizer == "muon" and method == "full" else 1)
     return float(f"{base * (256 / width) ** 0.5:.2g}")
+
+
+def _between(steps: int, step_tokens: int, measured: float) -> int:
+    """Gives the steps between validations: 20 in all, fewer where they would cost a quarter.
+
+    A token costs a third without its way back.
+
+    Args:
+        steps: in all.
+        step_tokens: of one.
+        measured: tokens of one validation.
+    """
+    affordable = 0.75 * steps * step_tokens / max(measured, 1)
+    return max(1, round(steps / max(min(VALIDATIONS, affordable), FEWEST_VALIDATIONS)))

@@ -63,9 +63,9 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         }
     if "entities" in said:
         text = row["text"]
-        wanted = [f"{text[start:end]} ({kind})" for start, end, kind in row["entities"]]
+        true = [f"{text[start:end]} ({kind})" for start, end, kind in row["entities"]]
         found = [f"{one['text']} ({one['type']})" for one in said["entities"]]
-        return {"asked": _short(text), "wanted": "; ".join(wanted), "said": "; ".join(found)}
+        return {"asked": _short(text), "wanted": "; ".join(true), "said": "; ".join(found)}
     if "value" in said:
         return {
             "asked": _short(row["text"]),
