@@ -93,7 +93,17 @@ def _tensors(model: Transformer) -> dict[str, Tensor]:
             found[f"{name}.lora_A.weight"], found[f"{name}.lora_B.weight"] = a, b
             if lengths is not None:
                 found[f"{name}.lora_magnitude_vector"] = lengths
+    if model.classifier is not None:
+        # It is learnt whole, beside the adapters.
+        for ours, (part,) in _classifier(model.config).items():
+            found[_ROOT + part.name] = model.get_parameter(ours)
     return found
+
+
+def _classifier(config: TransformerConfig) -> dict[str, list[Theirs]]:
+    """Gives the tensors of scores of classes, and what they are called in files."""
+    names = weight_names(config)
+    return {ours: parts for ours, parts in names.items() if ours.startswith("classifier.")}
 
 
 def save_adapters(model: Transformer, folder: Path, base: str | None = None) -> None:
@@ -111,13 +121,16 @@ def save_adapters(model: Transformer, folder: Path, base: str | None = None) -> 
     adapters = adapters_of(model)
     config = _plain(next(iter(adapters.values())).config)
     kept = {name: held.detach().cpu().contiguous() for name, held in _tensors(model).items()}
-    targets = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in kept}
+    targets = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in kept if ".lora_" in name}
+    whole = {_module(part) for (part,) in _classifier(model.config).values()}
+    kind = {"text": "SEQ_CLS", "token": "TOKEN_CLS"}[model.config.classified]
     write_tensors(folder / WEIGHTS, kept, {"format": "pt"})
     write_json(
         folder / CONFIG,
         {
             "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
+            "task_type": kind if whole else "CAUSAL_LM",
+            "modules_to_save": sorted(name.removesuffix(".bias") for name in whole) or None,
             "base_model_name_or_path": base,
             "r": config.rank,
             "lora_alpha": config.alpha,
@@ -152,7 +165,7 @@ def load_adapters(model: Transformer, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config, targets = _read_config(folder / CONFIG)
+    config, targets = _read_config(folder / CONFIG, bool(model.config.classes))
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
@@ -178,13 +191,14 @@ def _check_output(model: Transformer, tensors: dict[str, Tensor], path: Path) ->
         raise UserError(tr("the adapters were trained beside another output layer"), where=path)
 
 
-def _read_config(path: Path) -> tuple[LoraConfig, list[str]]:
+def _read_config(path: Path, tells_classes: bool) -> tuple[LoraConfig, list[str]]:
     if not path.is_file():
         raise Damaged(tr("file is missing"), where=path)
     values = read_json(path)
     for name, value in values.items():
         only = _ONLY.get(name)
         harmless = name in _HARMLESS or name in _UNDERSTOOD or not value
+        harmless |= name == "modules_to_save" and tells_classes
         if (only is not None and value != only) or (only is None and not harmless):
             raise UserError(
                 tr("{name} = {value!r} is not supported", name=name, value=value), where=path

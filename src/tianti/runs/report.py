@@ -78,7 +78,8 @@ def _tuning_figures(
         return tr_in(language, text)
 
     drawn: dict[str, Any] = {"stages": figures.stage_times(results["stages"], t)}
-    if log:
+    # Without the stage in the results, what lies there is of an earlier training.
+    if log and "train" in results:
         drawn["curves"] = figures.training_curves(log, t, results["train"]["steered_by"])
     return drawn
 

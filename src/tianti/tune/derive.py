@@ -98,7 +98,7 @@ def derive_tuning(
     given = None if base is None else load_config(base)
     form = Form(tune.task, 0, tuple(examples["labels"]), tune.several)
     context = _context(tune, given, form, tokenizer, reasons)
-    form = replace(form, context=context)
+    form = replace(form, context=context // form.texts)
     config = _network(tune, given, model, form, tokenizer, reasons)
     settings = _settings(tune, base, train, seed, config, context, examples, tokenizer, reasons)
     return TuneDerivation(config, form, settings, reasons.rows)

@@ -39,6 +39,16 @@ class Form:
     several: bool = False
 
     @property
+    def texts(self) -> int:
+        """Gives the texts of an example that the network sees each by itself."""
+        return 2 if self.task == "prefer" else 1
+
+    @property
+    def row(self) -> int:
+        """Gives the tokens of a row that any example fits."""
+        return self.context * self.texts
+
+    @property
     def tags(self) -> list[str]:
         """Gives what a token may be: outside, or the begin or inside of an entity (BIO)."""
         return ["O", *[f"{mark}-{label}" for label in self.labels for mark in "BI"]]
@@ -113,7 +123,7 @@ class Encoder:
             elif self.form.task == "regress":
                 targets.append([example["label"]])
         held = np.array(targets, dtype=np.float32) if targets else None
-        return Examples.of(rows, weights, 2 if self.form.task == "prefer" else 1, held)
+        return Examples.of(rows, weights, self.form.texts, held)
 
     def _encoded(
         self, example: Example, class_weights: Sequence[float] | None

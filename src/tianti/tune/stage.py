@@ -326,7 +326,7 @@ def tune(
 
 class _StreamMaker:
     def __init__(self, config: TuneStageConfig, tokenizer: Tokenizer):
-        self._context, self._pad = config.form.context, tokenizer.padding
+        self._context, self._pad = config.form.row, tokenizer.padding
 
     def __call__(
         self,

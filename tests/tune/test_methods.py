@@ -1,0 +1,327 @@
+"""Adapters, frozen networks, unbalanced classes, few examples, stopping, other families."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+from tests.tune.conftest import pairs, recipe, reviews, write
+from tianti import interruption
+from tianti.api import predict, run
+from tianti.files import read_json
+from tianti.progress import SILENT
+from tianti.runs.tuning import tuning_config
+from tianti.tokens.examples import ExampleStream
+from tianti.tokens.tokenizer import Tokenizer
+from tianti.train.rows import rows_of
+from tianti.tune.encode import Encoder
+from tianti.tune.examples import load_examples
+from tianti.tune.network import build_network
+from tianti.tune.objectives import objective_of
+from tianti.tune.stage import tune as tune_stage
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+
+def carried_out(task, folder, rows, **changes):
+    return run(recipe(task, folder, rows, **changes), folder / "run", display=SILENT)
+
+
+def with_one(count, seed):
+    """Words that the base knows, and whether a certain one is among them."""
+    texts = [row["source"] for row in pairs(count, seed)]
+    return [{"text": text, "label": "yes" if "one" in text else "no"} for text in texts]
+
+
+def config_of(made, folder, until="tokenizer"):
+    """Gives what the train stage is called with, after the stages before it."""
+    done = run(made, folder / "run", display=SILENT, until=until)
+    metrics = {name: done.results[name] for name in ("examples", "tokenizer")}
+    call, _ = tuning_config("train", made, folder / "run", metrics)
+    return call, {name: folder / "run" / name for name in ("examples", "tokenizer")}
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "head"])
+def test_adapters_learn_what_peft_loads(translated, tmp_path, method):
+    lora = {"rank": 8, "alpha": 16, "rate_ratio": 2.0}
+    found = carried_out(
+        "classify",
+        tmp_path,
+        with_one,
+        base=str(translated.path),
+        method=method,
+        lora=lora,
+        steps=120,
+        train={"learning_rate": 0.02},
+    )
+    made, model = found.results["train"], found.path / "model"
+    assert made["trained_parameters"] < made["parameters"] / 2
+    if method != "head":
+        assert found.results["evaluate"]["figures"]["accuracy"]["value"] > 0.9
+        weights = load_file(
+            found.path / "train" / "checkpoints" / _best(found) / "model.safetensors"
+        )
+        assert all("adapter" in name or "classifier" in name for name in weights)
+        # The adapters alone, on the base: what is merged in the model's own weights.
+        base = transformers.AutoModelForSequenceClassification.from_pretrained(
+            translated.path / "model", num_labels=2
+        )
+        merged = load_file(model / "model.safetensors")
+        base.score.weight.data.copy_(merged["score.weight"])
+        adapted = peft.PeftModel.from_pretrained(base, model / "adapter").eval()
+        other = transformers.AutoModelForSequenceClassification.from_pretrained(model).eval()
+        ids = torch.tensor([[5, 9, 77, 30, 12]])
+        with torch.no_grad():
+            torch.testing.assert_close(adapted(ids).logits, other(ids).logits, atol=1e-4, rtol=1e-4)
+    else:
+        assert not (model / "adapter").exists()
+        before = load_file(translated.path / "model" / "model.safetensors")
+        after = load_file(model / "model.safetensors")
+        assert all(torch.equal(after[name], before[name]) for name in after if "score" not in name)
+
+
+def _best(found):
+    return read_json(found.path / "train" / "best.json")["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_weights": "inverse"},
+        {"class_weights": "effective", "adjusted": True},
+        {"focus": 2.0, "sampling": "balanced"},
+        {"sampling": "root"},
+    ],
+)
+def test_a_step_is_the_same_however_it_is_split(tmp_path, changes):
+    made = recipe("classify", tmp_path, reviews, **changes)
+    call, folders = config_of(made, tmp_path)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    train = load_examples(folders["examples"] / "train.jsonl")
+    weights = [0.75, 1.5] if "class_weights" in changes else None
+    held = Encoder(call.form, tokenizer).examples(train, weights)
+    network = build_network(call).model
+    torch.nn.init.normal_(network.classifier.weight)
+    objective = objective_of(network, call.settings, call.tune, call.form, [60, 30])
+    stream = ExampleStream(held, context=call.form.row, rows=4, seed=0, pad=tokenizer.padding)
+    batch = stream.batch(0)
+
+    def gradients(parts):
+        network.zero_grad()
+        total = 0.0
+        for start, count in parts:
+            found = objective(rows_of(batch, torch.device("cpu"), start, count))
+            (found.total / batch.weight).backward()
+            total += found.total.item()
+        return total, [p.grad.clone() for p in network.parameters()]
+
+    whole, one = gradients([(0, 4)])
+    split, other = gradients([(0, 1), (1, 2), (3, 1)])
+    assert split == pytest.approx(whole, rel=1e-5)
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_packing_changes_nothing(tmp_path):
+    made = recipe("classify", tmp_path, reviews)
+    call, folders = config_of(made, tmp_path)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    held = Encoder(call.form, tokenizer).examples(
+        load_examples(folders["examples"] / "validation.jsonl")
+    )
+    network = build_network(call).model.eval()
+    torch.nn.init.normal_(network.classifier.weight)
+    objective = objective_of(network, call.settings, call.tune, call.form, [20, 10])
+    sums = []
+    for context in (int(held.lengths.max()), 64):
+        stream = ExampleStream(held, context=context, rows=2, seed=0, pad=tokenizer.padding)
+        tally = 0
+        for number in range(stream.rows_per_epoch):
+            rows = rows_of(stream.rows_numbered([number]), torch.device("cpu"))
+            tally = tally + objective.tally(objective(rows), rows)
+        sums.append(tally)
+    torch.testing.assert_close(sums[0], sums[1], atol=1e-4, rtol=1e-5)
+
+
+def test_the_figures_that_steer_are_scikit_learns(tmp_path):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    made = recipe("classify", tmp_path, reviews)
+    call, folders = config_of(made, tmp_path)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    examples = load_examples(folders["examples"] / "validation.jsonl")
+    held = Encoder(call.form, tokenizer).examples(examples)
+    torch.manual_seed(0)
+    network = build_network(call).model.eval()
+    torch.nn.init.normal_(network.classifier.weight)
+    objective = objective_of(network, call.settings, call.tune, call.form, [20, 10])
+    stream = ExampleStream(held, context=64, rows=2, seed=0, pad=tokenizer.padding)
+    tally, said, true = 0, [], []
+    for number in range(stream.rows_per_epoch):
+        rows = rows_of(stream.rows_numbered([number]), torch.device("cpu"))
+        found = objective(rows)
+        tally = tally + objective.tally(found, rows)
+        said += found.scores_NC.argmax(1).tolist()
+        true += rows.labels_BT.flatten()[found.places].tolist()
+    figures = objective.figures(tally.numpy())
+    assert figures["accuracy"] == pytest.approx(sklearn.accuracy_score(true, said))
+    assert figures["macro_f1"] == pytest.approx(sklearn.f1_score(true, said, average="macro"))
+
+
+def test_what_is_interrupted_goes_on_bitwise(tmp_path):
+    made = recipe("classify", tmp_path, reviews, steps=24, train={"dropout": 0.1})
+    call, folders = config_of(made, tmp_path)
+
+    def train(out, stop_at=None):
+        out.mkdir(exist_ok=True)
+        if stop_at is None:
+            return tune_stage(call, folders, out)
+        from tianti.train.trainer import Trainer
+
+        inner = Trainer.one_step
+
+        def counted(self, *arguments):
+            inner(self, *arguments)
+            if self.state.step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.MonkeyPatch.context() as patch, interruption.signals_handled():
+            patch.setattr(Trainer, "one_step", counted)
+            with pytest.raises(interruption.Interrupted):
+                tune_stage(call, folders, out)
+        return None
+
+    straight = train(tmp_path / "straight")
+    for stop in (5, 13):
+        train(tmp_path / "stopped", stop)
+    resumed = train(tmp_path / "stopped")
+    assert resumed["validation_macro_f1"] == straight["validation_macro_f1"]
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("straight", "stopped")]
+    assert logs[0] == logs[1]
+
+
+def test_few_examples_of_each_class_are_drawn_by_the_seed(tmp_path):
+    drawn = []
+    for seed in (0, 0, 1):
+        made = recipe("classify", tmp_path, reviews, examples_per_class=4)
+        made = made.model_copy(update={"seed": seed})
+        found = run(made, tmp_path / f"run{len(drawn)}", display=SILENT, until="examples")
+        assert found.results["examples"]["train"]["labels"] == {"neg": 4, "pos": 4}
+        drawn.append((found.path / "examples" / "train.jsonl").read_text())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_shares_of_one_file_are_split_by_class(tmp_path):
+    made = recipe("classify", tmp_path, reviews, validation=0.2, test=0.1)
+    rows = [
+        {"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(reviews(90))
+    ]
+    write(tmp_path / "train.jsonl", rows)
+    found = run(made, tmp_path / "run", display=SILENT, until="examples")
+    counts = {n: found.results["examples"][n]["labels"] for n in ("train", "validation", "test")}
+    assert counts["test"] == {"neg": 3, "pos": 6}
+    assert sum(sum(labels.values()) for labels in counts.values()) == 90
+    texts = [
+        {json.loads(line)["text"] for line in (found.path / "examples" / f"{n}.jsonl").open()}
+        for n in counts
+    ]
+    assert sum(map(len, texts)) == len(set.union(*texts))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A random Llama of transformers with a tokenizer as SentencePiece makes them."""
+    folder = tmp_path_factory.mktemp("llama")
+    inner = HuggingFaceTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    words = [text for row in pairs(200) for text in row.values()]
+    special = ["<unk>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)]]
+    inner.train_from_iterator(
+        words, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    )
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", inner.token_to_id("<s>"))]
+    )
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST]"
+        " {{ m['content'] }} [/INST]{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}"
+        "{% endfor %}"
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_another_family_with_its_tokenizer_and_template(llama, tmp_path):
+    found = carried_out(
+        "translate",
+        tmp_path,
+        pairs,
+        base=str(llama),
+        steps=300,
+        train={"learning_rate": 0.01},
+        test_examples=8,
+    )
+    model = found.path / "model"
+    assert (model / "tokenizer.json").read_bytes() == (llama / "tokenizer.json").read_bytes()
+    assert read_json(model / "config.json")["architectures"] == ["LlamaForCausalLM"]
+    source = write(tmp_path / "asked.jsonl", [{"source": "two one"}, {"source": "红 three"}])
+    told = [one["text"] for one in predict(found.path, source, device="cpu", display=SILENT)]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    for text, said in zip(["two one", "红 three"], told, strict=True):
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], return_tensors="pt", return_dict=True
+        )
+        # No second begin of text before the template's.
+        assert asked["input_ids"][0].tolist().count(1) == 1
+        made = theirs.generate(**asked, max_new_tokens=30, do_sample=False)
+        answer = made[0, asked["input_ids"].shape[1] :]
+        assert tokenizer.decode(answer, skip_special_tokens=True).strip() == said
+    assert found.results["evaluate"]["figures"]["bleu"]["value"] > 40
+
+
+def test_a_classifier_of_another_family_is_as_transformers_has_it(llama, tmp_path):
+    found = carried_out("classify", tmp_path, reviews, base=str(llama), steps=60)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(found.path / "model")
+    assert type(model).__name__ == "LlamaForSequenceClassification"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found.path / "model")
+    texts = ["film good meal", "书 糟糕"]
+    source = write(tmp_path / "asked.jsonl", [{"text": text} for text in texts])
+    told = predict(found.path, source, device="cpu", display=SILENT)
+    for text, one in zip(texts, told, strict=True):
+        with torch.no_grad():
+            chances = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
+        for number, chance in enumerate(chances.tolist()):
+            assert one["scores"][model.config.id2label[number]] == pytest.approx(chance, abs=1e-4)
