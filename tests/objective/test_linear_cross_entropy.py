@@ -87,3 +87,19 @@ def test_a_frozen_output_layer_still_passes_the_gradient_on(made):
 def test_chunks_on_a_gpu_are_of_one_size_where_they_can_be(tokens, vocabulary, expected):
     weight = torch.empty(vocabulary, 8, device="meta")
     assert module.chunk_rows(tokens, weight, vocabulary) == expected
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_what_is_frozen_has_no_gradient_and_the_rest_has_the_same(frozen):
+    torch.manual_seed(0)
+    hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 11, (7,))
+    linear_cross_entropy(hidden, weight, labels)[0].backward()
+    whole = {"hidden": hidden.grad, "weight": weight.grad}
+    kept = {"hidden": hidden.detach(), "weight": weight.detach()}
+    learnt = next(name for name in kept if name != frozen)
+    kept[learnt].requires_grad_(True)
+    linear_cross_entropy(kept["hidden"], kept["weight"], labels)[0].backward()
+    assert kept[frozen].grad is None
+    torch.testing.assert_close(kept[learnt].grad, whole[learnt])

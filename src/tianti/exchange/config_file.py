@@ -13,9 +13,11 @@ from tianti.errors import Damaged, UserError
 from tianti.exchange.families import FAMILIES, family_of
 from tianti.exchange.family import Family, Values, activation, name_of_activation, unsupported
 from tianti.exchange.rope import ROPE_FIELDS, read_rope, write_rope
+from tianti.files import read_json
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 
+CONFIG = "config.json"
 # Shape fields that all families but GPT-2 have.
 _SHAPE = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"),
@@ -57,6 +59,22 @@ _ALWAYS = {
     "tie_encoder_decoder": (False,),
     "pretraining_tp": (1,),
 }
+
+
+def load_config(folder: Path) -> TransformerConfig:
+    """Reads the shape of a network from a Hugging Face directory.
+
+    Raises:
+        UserError: the folder is no model, or of a family not known here.
+        Damaged: the configuration is torn or incomplete.
+    """
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            tr("this is not a model folder: it has no config.json"),
+            where=folder,
+            remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
+        )
+    return read_config(read_json(folder / CONFIG), folder / CONFIG)
 
 
 def read_config(values: Values, path: Path) -> TransformerConfig:

@@ -16,17 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tianti.errors import Damaged, UserError
-from tianti.exchange.config_file import read_config, write_config
+from tianti.errors import Damaged
+from tianti.exchange.config_file import CONFIG, load_config, write_config
 from tianti.exchange.families import OWN
 from tianti.exchange.names import Theirs, weight_names
 from tianti.files import read_json, write_json, write_tensors
 from tianti.messages import tr
-from tianti.model.config import TransformerConfig
 from tianti.model.transformer import Transformer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-CONFIG = "config.json"
 # Bytes of one file of weights, as transformers has it.
 SHARD_BYTES = 5 * 10**9
 # What older files hold besides weights: tables that are computed.
@@ -64,22 +62,6 @@ def save_transformer(
         said = {"do_sample": True, **tokens, **({"eos_token_id": list(ends)} if ends else {})}
         write_json(folder / "generation_config.json", said)
     _write_weights(_to_huggingface(model), folder, shard_bytes)
-
-
-def load_config(folder: Path) -> TransformerConfig:
-    """Reads the shape of a network from a Hugging Face directory.
-
-    Raises:
-        UserError: the folder is no model, or of a family not known here.
-        Damaged: the configuration is torn or incomplete.
-    """
-    if not (folder / CONFIG).is_file():
-        raise UserError(
-            tr("this is not a model folder: it has no config.json"),
-            where=folder,
-            remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
-        )
-    return read_config(read_json(folder / CONFIG), folder / CONFIG)
 
 
 def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transformer:

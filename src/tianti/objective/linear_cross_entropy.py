@@ -54,7 +54,8 @@ class Chunk(NamedTuple):
         total: sum to descend.
         nats: plain cross-entropy, summed.
         grad_hidden: of `total`, like the hidden states.
-        grad_weight: of `total`, like the weight, in the precision of products.
+        grad_weight: of `total`, like the weight, in the precision of products; empty where the
+            weight is frozen.
     """
 
     total: Tensor
@@ -93,7 +94,7 @@ def linear_cross_entropy(
         The sum to descend, and the plain cross-entropy in nats, which is not differentiated.
     """
     wanted = torch.is_grad_enabled() and (hidden_NW.requires_grad or weight_VW.requires_grad)
-    options = (label_smoothing, z_loss, softcap, wanted)
+    options = (label_smoothing, z_loss, softcap, wanted, wanted and weight_VW.requires_grad)
     return _LinearCrossEntropy.apply(
         hidden_NW, weight_VW, labels_N, options, chunk or chunk_loss, share
     )
@@ -107,6 +108,7 @@ def chunk_loss(
     z_loss: float,
     softcap: float,
     wanted: bool,
+    weight_wanted: bool,
     share: VocabularyShare | None = None,
 ) -> Chunk:
     """Gives loss and gradients of as many tokens as are computed at once.
@@ -119,6 +121,7 @@ def chunk_loss(
         z_loss: see there.
         softcap: see there.
         wanted: whether gradients are.
+        weight_wanted: whether that of the weight is.
         share: see there.
     """
     full = torch.promote_types(weight_VW.dtype, torch.float32)
@@ -157,7 +160,7 @@ def chunk_loss(
         each.sum(),
         plain.sum(),
         matmul_transposed(slope, weight_VW.t()),
-        transposed_matmul(slope, hidden_NW),
+        transposed_matmul(slope, hidden_NW) if weight_wanted else weight_VW[:0],
     )
 
 
@@ -177,17 +180,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden_NW: Tensor,
         weight_VW: Tensor,
         labels_N: Tensor,
-        options: tuple[float, float, float, bool],
+        options: tuple[float, float, float, bool, bool],
         chunk: Callable[..., Chunk],
         share: VocabularyShare | None,
     ) -> tuple[Tensor, Tensor]:
-        *_, wanted = options
+        *_, wanted, weight_wanted = options
         hidden, weight = in_product_precision(hidden_NW), in_product_precision(weight_VW)
         full = torch.promote_types(weight_VW.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=full)
         nats = hidden.new_zeros((), dtype=full)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=full)
+        # Beside a frozen weight its gradient would be the largest tensor of all.
+        grad_weight = torch.zeros_like(weight if weight_wanted else weight[:0], dtype=full)
         # All ranks that share the vocabulary have the same chunks.
         rows = chunk_rows(len(hidden), weight, len(weight) if share is None else share.most)
         for start in range(0, len(hidden), rows):
@@ -198,6 +202,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             nats += found.nats
             if wanted:
                 grad_hidden[start : start + rows] = found.grad_hidden
+            if weight_wanted:
                 grad_weight += found.grad_weight
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(nats)
@@ -207,7 +212,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_total: Tensor, grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         # In place: a second gradient of the output layer's size would be the peak of a step.
-        return grad_hidden * grad_total, grad_weight.mul_(grad_total), *[None] * 4
+        of_weight = grad_weight.mul_(grad_total) if ctx.needs_input_grad[1] else None
+        return grad_hidden * grad_total, of_weight, *[None] * 4
 
 
 def chunk_rows(tokens: int, weight: Tensor, vocabulary: int) -> int:

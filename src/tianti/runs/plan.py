@@ -15,9 +15,18 @@ from tianti.recipe import Recipe
 from tianti.runs.fingerprint import fingerprint, plain
 from tianti.runs.manifest import Manifest
 from tianti.runs.runner import default_folder
-from tianti.runs.stages import STAGES, derive_from_metrics, stage_config
+from tianti.runs.stages import derive_from_metrics, stage_config, stages_of
+from tianti.runs.tuning import derive_tuning_from
 from tianti.scale.cost import Cost, training_cost
-from tianti.scale.derive import BYTES_PER_TOKEN, Derivation, Facts, derive, facts_of
+from tianti.scale.derive import (
+    BYTES_PER_TOKEN,
+    UTILISATION,
+    Derivation,
+    Facts,
+    derive,
+    facts_of,
+)
+from tianti.tune.derive import TuneDerivation
 from tianti.units import format_bytes
 
 COMPRESSED_FACTOR = 3.4
@@ -96,14 +105,103 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
     return Plan(stages, facts, derivation, cost, warnings=_warnings(cost, folder))
 
 
+@dataclass(frozen=True)
+class TuningPlan:
+    """What a tuning would do.
+
+    Args:
+        stages: each stage and whether it is up to date.
+        derivation: every setting with its reason.
+        examples: of each split, and the classes.
+        tokens: that will be trained on.
+        seconds: how long that takes.
+        cost: what it needs.
+        estimated: tokens have not been counted yet.
+        warnings: what will not fit here.
+    """
+
+    stages: list[tuple[str, str]]
+    derivation: TuneDerivation
+    examples: dict[str, Any]
+    tokens: float
+    seconds: float
+    cost: Cost
+    estimated: bool
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives the plan as plain values; memory by kind and disk in bytes."""
+        return {
+            "stages": dict(self.stages),
+            "estimated": self.estimated,
+            "settings": [
+                {"setting": setting, "value": value, "reason": reason}
+                for setting, value, reason in self.derivation.reasons
+            ],
+            "model": self.derivation.model.as_dict()
+            | {"parameters": self.derivation.model.num_parameters()},
+            "train": plain(self.derivation.train),
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "flops": self.cost.flops,
+            "memory": asdict(self.cost.memory) | {"total": self.cost.memory.total},
+            "disk": {"checkpoints": self.cost.checkpoint_disk},
+            "warnings": self.warnings,
+        }
+
+
+def plan_tuning(recipe: Recipe, out: Path | None = None) -> TuningPlan:
+    """Foretells a tuning; reads the examples and times a matrix product, writes nothing.
+
+    Args:
+        recipe: what to do.
+        out: folder of the run, which may hold finished stages.
+
+    Raises:
+        UserError: an example cannot be read, or the base is no model.
+    """
+    from tianti.device import choose_device
+    from tianti.runs.tuning import estimate_metrics
+    from tianti.scale.machine import speeds
+    from tianti.train.budget import steps_of_budget
+
+    folder = out or default_folder(recipe)
+    stages, metrics = _status(recipe, folder)
+    estimated = not {"examples", "tokenizer"} <= set(metrics)
+    if estimated:
+        metrics = estimate_metrics(recipe) | metrics
+    derivation = derive_tuning_from(recipe, metrics)
+    settings, shape = derivation.train, derivation.model
+    device = choose_device(recipe.device)
+    speed = (
+        speeds(device)["matmul_flops"] * UTILISATION / shape.flops_per_token(derivation.form.row)
+    )
+    step_tokens = settings.batch_rows * derivation.form.row
+    epoch_tokens = metrics["tokenizer"]["tokens"]
+    steps = steps_of_budget(settings.budget, tokens_per_step=step_tokens, epoch_tokens=epoch_tokens)
+    tokens = settings.budget.amount * speed if steps is None else float(steps * step_tokens)
+    cost = training_cost(shape, settings, tokens, 0, device.type)
+    return TuningPlan(
+        stages,
+        derivation,
+        metrics["examples"],
+        tokens,
+        tokens / speed,
+        cost,
+        estimated,
+        _warnings(cost, folder),
+    )
+
+
 def _status(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Gives which stages are up to date, and the metrics of those."""
     stages: list[tuple[str, str]] = []
     metrics: dict[str, Any] = {}
     fingerprints: dict[str, str] = {}
-    for stage in STAGES:
+    for stage in stages_of(recipe):
         known = set(stage.inputs) <= set(fingerprints)
-        if stage.name not in ("documents", "corpus", "machine"):
+        if recipe.tune is None and stage.name not in ("documents", "corpus", "machine"):
             known = known and {"corpus", "machine"} <= set(metrics)
         manifest = _read_manifest(folder / stage.name)
         if known and manifest is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tianti.messages import tr
-from tianti.runs.plan import Plan
+from tianti.runs.plan import Plan, TuningPlan
 from tianti.runs.runner import REPORT, Run
 from tianti.units import format_bytes, format_count, format_duration
 
@@ -93,6 +93,34 @@ def say_plan(plan: Plan, recipe: Path) -> None:
     if plan.warnings:
         for warning in plan.warnings:
             show(warning, "yellow")
+    show(tr("Next: tianti run {recipe}", recipe=recipe))
+
+
+def say_tuning_plan(plan: TuningPlan, recipe: Path) -> None:
+    """Shows what a tuning would do."""
+    show(tr("Stages"), "bold")
+    for stage, status in plan.stages:
+        show(f"  {stage:<10} {status}")
+    show(tr("Settings"), "bold")
+    for setting, value, reason in plan.derivation.reasons:
+        show(f"  {setting:<24} {value:<24} {reason}")
+    show(tr("What training takes"), "bold")
+    model = plan.derivation.model
+    rows = (
+        (tr("training examples"), f"{plan.examples['train']['examples']:,}"),
+        (tr("weights"), format_count(model.num_parameters())),
+        (tr("tokens trained on"), format_count(plan.tokens)),
+        (tr("arithmetic"), f"{plan.cost.flops:.3g} FLOP"),
+        (tr("memory"), format_bytes(plan.cost.memory.total)),
+        (tr("disk"), format_bytes(plan.cost.checkpoint_disk)),
+        (tr("training time"), format_duration(plan.seconds)),
+    )
+    for label, value in rows:
+        show(f"  {label:<24} {value}")
+    if plan.estimated:
+        show(tr("Tokens have not been counted yet: their number is estimated."))
+    for warning in plan.warnings:
+        show(warning, "yellow")
     show(tr("Next: tianti run {recipe}", recipe=recipe))
 
 

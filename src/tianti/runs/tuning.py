@@ -10,6 +10,7 @@ from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.runs.stages import known_hashes
+from tianti.scale.derive import BYTES_PER_TOKEN
 from tianti.tune.config import ExamplesStageConfig, TunedTokenizerConfig
 from tianti.tune.derive import TuneDerivation, TuneStageConfig, derive_tuning, vocabulary_of
 
@@ -123,3 +124,20 @@ def tuning_summary(stage: str, metrics: dict[str, Any]) -> str:
     if not metrics.get("figures"):
         return tr("no test examples")
     return "  ".join(f"{name} {figure['value']:.4f}" for name, figure in metrics["figures"].items())
+
+
+def estimate_metrics(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Gives about what the first stages would find, by reading the examples."""
+    from tianti.tune.stage import read_splits
+
+    tune, base = recipe.tune, base_of(recipe)
+    assert tune is not None
+    examples = read_splits(tune, recipe.seed)[1]
+    train = examples["train"]
+    size = recipe.tokenizer.vocab_size or vocabulary_of(train["bytes"])
+    tokenizer = {
+        "vocab_size": size if base is None else 0,
+        "tokens": int(train["bytes"] / BYTES_PER_TOKEN) + 3 * train["examples"],
+        "longest": int(train["longest_bytes"] / BYTES_PER_TOKEN) + 3,
+    }
+    return {"examples": examples, "tokenizer": tokenizer}

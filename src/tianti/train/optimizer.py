@@ -46,6 +46,11 @@ class Optimizers:
         adapters = [n for n in parameters if "adapter." in n]
         faster = [n for n in adapters if n.endswith("adapter.b")]
         undecayed += [n for n in adapters if n not in faster]
+        fast = {
+            "params": [parameters[n] for n in faster],
+            "weight_decay": 0.0,
+            "share": settings.adapter_rate_ratio,
+        }
         adamw = torch.optim.AdamW(
             [
                 {"params": [parameters[n] for n in decayed], "weight_decay": settings.weight_decay},
@@ -55,11 +60,7 @@ class Optimizers:
                     "weight_decay": settings.weight_decay,
                     "share": settings.output_learning_rate,
                 },
-                {
-                    "params": [parameters[n] for n in faster],
-                    "weight_decay": 0.0,
-                    "share": settings.adapter_rate_ratio,
-                },
+                *([fast] if faster else []),
             ],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),

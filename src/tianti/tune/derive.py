@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tianti.errors import UserError
-from tianti.exchange.huggingface import load_config
+from tianti.exchange.config_file import load_config
 from tianti.messages import tr
 from tianti.model.config import TransformerConfig
 from tianti.model.settings import ModelConfig

@@ -71,7 +71,29 @@ def prepare_examples(
     Raises:
         UserError: an example is wrong, with file and line.
     """
-    tune, seed = config.tune, config.seed
+    splits, found = read_splits(config.tune, config.seed, display)
+    for name, examples in splits.items():
+        write_examples(out / f"{name}.jsonl", examples)
+    write_json(out / LABELS, found["labels"])
+    if "test" in splits:
+        seen = {_text_of(example) for example in splits["train"]}
+        found["repeated"] = sum(_text_of(example) in seen for example in splits["test"])
+        if found["repeated"]:
+            display.say(
+                tr(
+                    "{count} of {all} test examples are among those of training too",
+                    count=found["repeated"],
+                    all=len(splits["test"]),
+                ),
+                "yellow",
+            )
+    return found
+
+
+def read_splits(
+    tune: TuneConfig, seed: int, display: Display = SILENT
+) -> tuple[dict[str, list[Example]], dict[str, Any]]:
+    """Gives the examples of each split, and what is to be said of them; see `prepare_examples`."""
     with display.task("examples", 3, "files") as task:
         splits = {"train": read_examples(tune.train, tune)}
         for name, where in (("validation", tune.validation), ("test", tune.test)):
@@ -89,29 +111,18 @@ def prepare_examples(
     if tune.examples_per_class:
         splits["train"] = few_of_each(splits["train"], labels, tune.examples_per_class, seed)
     found: dict[str, Any] = {"labels": labels}
-    for name in SPLITS:
-        if name in splits:
-            write_examples(out / f"{name}.jsonl", splits[name])
-            found[name] = _described(splits[name], labels, tune)
-    write_json(out / LABELS, labels)
-    if "test" in splits:
-        seen = {_text_of(example) for example in splits["train"]}
-        found["repeated"] = sum(_text_of(example) in seen for example in splits["test"])
-        if found["repeated"]:
-            display.say(
-                tr(
-                    "{count} of {all} test examples are among those of training too",
-                    count=found["repeated"],
-                    all=len(splits["test"]),
-                ),
-                "yellow",
-            )
-    return found
+    for name, examples in splits.items():
+        found[name] = _described(examples, labels, tune)
+    return splits, found
 
 
 def _described(examples: list[Example], labels: list[str], tune: TuneConfig) -> dict[str, Any]:
-    text_bytes = sum(len(_text_of(example).encode("utf-8", "replace")) for example in examples)
-    found: dict[str, Any] = {"examples": len(examples), "bytes": text_bytes}
+    sizes = [len(_text_of(example).encode("utf-8", "replace")) for example in examples]
+    found: dict[str, Any] = {
+        "examples": len(examples),
+        "bytes": sum(sizes),
+        "longest_bytes": max(sizes),
+    }
     if tune.task == "classify":
         found["labels"] = dict(zip(labels, counts_of(examples, labels), strict=True))
     if tune.task == "tag":
