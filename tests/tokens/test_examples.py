@@ -129,3 +129,17 @@ def test_an_example_that_does_not_fit_is_refused():
         stream(made([21]))
     with pytest.raises(ValueError, match="no examples"):
         stream(made([]))
+
+
+def test_noise_hides_a_share_of_tokens_anew_each_time_and_never_the_last():
+    rows = [([7, *range(10, 28), 8], [IGNORED] * 19 + [0])] * 50
+    held = Examples.of(rows, [1.0] * 50)
+    noisy = stream(held, noise=0.3, rows=50, pad=PAD)
+    first, second = noisy.batch(0), noisy.batch(1)
+    for batch in (first, second):
+        assert (batch.ids[:, -1] == 8).all()
+        assert np.mean(batch.ids[:, :-1] == PAD) == pytest.approx(0.3, abs=0.06)
+    assert not np.array_equal(first.ids, second.ids)
+    again = stream(held, noise=0.3, rows=50).batch(0, rank=1, world=2)
+    assert np.array_equal(again.ids, first.ids[1::2])
+    assert (noisy.rows_numbered([0]).ids != PAD).all()
