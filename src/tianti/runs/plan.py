@@ -174,9 +174,9 @@ def plan_tuning(recipe: Recipe, out: Path | None = None) -> TuningPlan:
     derivation = derive_tuning_from(recipe, metrics)
     settings, shape = derivation.train, derivation.model
     device = choose_device(recipe.device)
-    speed = (
-        speeds(device)["matmul_flops"] * UTILISATION / shape.flops_per_token(derivation.form.row)
-    )
+    flops = speeds(device)["matmul_flops"]
+    assert flops is not None
+    speed = flops * UTILISATION / shape.flops_per_token(derivation.form.row)
     step_tokens = settings.batch_rows * derivation.form.row
     epoch_tokens = metrics["tokenizer"]["tokens"]
     steps = steps_of_budget(settings.budget, tokens_per_step=step_tokens, epoch_tokens=epoch_tokens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -91,6 +92,8 @@ class ExampleStream:
         seed: another seed gives another order.
         pad: id that fills rows up.
         shares: how often each example is drawn in an epoch, on average; once when not given.
+        noise: share of the tokens that `pad` stands for, but of those at which something is
+            wanted; others each time a row comes (word dropout, Iyyer et al. 2015).
     """
 
     def __init__(
@@ -102,13 +105,14 @@ class ExampleStream:
         seed: int,
         pad: int,
         shares: np.ndarray | None = None,
+        noise: float = 0.0,
     ):
         if not len(examples):
             raise ValueError("no examples")
         if (longest := int(examples.lengths.max())) > context:
             raise ValueError(f"an example of {longest} tokens does not fit a row of {context}")
         self.examples, self.context, self.rows, self.seed = examples, context, rows, seed
-        self._pad, self._shares = pad, shares
+        self._pad, self._shares, self._noise = pad, shares, noise
         self._starts = examples.starts
         # What each epoch's rows begin with; the last epoch's rows.
         self._firsts: list[int] = [0]
@@ -186,7 +190,26 @@ class ExampleStream:
         first = step * self.rows
         whole = [self.members(number) for number in range(first, first + self.rows)]
         weight = sum(float(self.examples.weights[members].sum()) for members in whole)
-        return self._built(whole[rank::world], weight)
+        built = self._built(whole[rank::world], weight)
+        if self._noise:
+            for place in range(len(built.ids)):
+                self._hide(built.ids[place], first + rank + place * world)
+        return built
+
+    def _hide(self, ids: np.ndarray, row: int) -> None:
+        """Hides some tokens of a row."""
+        key = mix(mix(self.seed + 3) ^ row)
+        hidden = _hashes(np.arange(len(ids)), key) / 2.0**64 < self._noise
+        ids[hidden & ~self._kept[ids]] = self._pad
+
+    @cached_property
+    def _kept(self) -> np.ndarray:
+        """Tells of each id whether it is never hidden: those that end a text do so always."""
+        kept = np.zeros(max(int(self.examples.ids.max()), self._pad) + 1, dtype=bool)
+        ends = self.examples.ids[self.examples.text_ends - 1]
+        ids, counts = np.unique(ends, return_counts=True)
+        kept[ids[counts > 0.9 * len(ends)]] = True
+        return kept
 
     def rows_numbered(self, numbers: Sequence[int], progress: float = 0.0) -> Batch:
         """Gives some rows; see `BatchStream.rows_numbered`. Their weight is their own."""

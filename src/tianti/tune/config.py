@@ -100,6 +100,9 @@ class TuneConfig(BaseModel):
     context: Count | None = Field(
         None, gt=7, description="Tokens in a row; longer examples are cut and counted."
     )
+    noise: float = Field(
+        0.0, ge=0, lt=1, description="Share of the tokens of training texts that are hidden."
+    )
     class_weights: Literal["none", "inverse", "effective"] = Field(
         "none", description="Rare classes count more in the loss."
     )
@@ -137,6 +140,8 @@ class TuneConfig(BaseModel):
             )
         if self.several and self.task != "classify":
             raise ValueError(tr("several is for classify alone"))
+        if self.noise and self.task not in TOLD:
+            raise ValueError(tr("noise is for tasks that tell classes or numbers"))
         if self.method == "head" and self.task not in TOLD:
             raise ValueError(tr("method: head needs a task that tells classes or numbers"))
         if self.examples_per_class and (self.task != "classify" or self.several):

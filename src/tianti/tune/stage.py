@@ -307,7 +307,7 @@ def tune(
             for examples in (held, kept)
         )
     data = TrainData(
-        make(held, settings.batch_rows, settings.seed, shares),
+        make(held, settings.batch_rows, settings.seed, shares, config.tune.noise),
         make(kept),
         most_validation=float("inf"),
     )
@@ -345,9 +345,16 @@ class _StreamMaker:
         rows: int = VALIDATION_ROWS,
         seed: int = 0,
         shares: np.ndarray | None = None,
+        noise: float = 0.0,
     ) -> ExampleStream:
         return ExampleStream(
-            examples, context=self._context, rows=rows, seed=seed, pad=self._pad, shares=shares
+            examples,
+            context=self._context,
+            rows=rows,
+            seed=seed,
+            pad=self._pad,
+            shares=shares,
+            noise=noise,
         )
 
 
