@@ -193,14 +193,21 @@ class ExampleStream:
         built = self._built(whole[rank::world], weight)
         if self._noise:
             for place in range(len(built.ids)):
-                self._hide(built.ids[place], first + rank + place * world)
+                self._hide(built.ids[place], built.labels[place], first + rank + place * world)
         return built
 
-    def _hide(self, ids: np.ndarray, row: int) -> None:
+    def _hide(self, ids: np.ndarray, labels: np.ndarray, row: int) -> None:
         """Hides some tokens of a row."""
         key = mix(mix(self.seed + 3) ^ row)
         hidden = _hashes(np.arange(len(ids)), key) / 2.0**64 < self._noise
+        if not self._all_wanted:
+            hidden &= labels == IGNORED
         ids[hidden & ~self._kept[ids]] = self._pad
+
+    @cached_property
+    def _all_wanted(self) -> bool:
+        """Tells whether something is wanted at most tokens, rather than at some."""
+        return bool((self.examples.labels != IGNORED).mean() > 0.5)
 
     @cached_property
     def _kept(self) -> np.ndarray:
