@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tianti.corpus.config import expand_variables
 from tianti.corpus.sources import file_hash
 from tianti.errors import UserError
 from tianti.messages import tr
@@ -33,7 +34,7 @@ def base_of(recipe: Recipe) -> Path | None:
     """
     if recipe.base is None:
         return None
-    path = Path(recipe.base).expanduser()
+    path = Path(expand_variables(recipe.base)).expanduser()
     inner = path / "model"
     if not (path / "config.json").is_file() and (inner / "config.json").is_file():
         return inner
@@ -55,7 +56,12 @@ def tuning_config(
     if stage == "examples":
         files = [tune.train, tune.validation, tune.test]
         with known_hashes(run) as known:
-            content = [file_hash(file, known) for file in files if isinstance(file, str)]
+            content = [
+                file_hash(path, known)
+                for where in files
+                if isinstance(where, str | list)
+                for path in tune.files(where)
+            ]
         said = tune.model_dump(mode="json", include=_READING)
         return ExamplesStageConfig(tune, recipe.seed), [said, recipe.seed, content]
     if stage == "tokenizer":

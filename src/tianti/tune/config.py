@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tianti.corpus.config import expand_variables
 from tianti.messages import tr
 from tianti.units import Count
 
@@ -42,6 +43,10 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 }
 
 
+Files = str | Annotated[list[str], Field(min_length=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
 class LoraSettings(BaseModel):
     """Adapters of low rank beside frozen products."""
 
@@ -69,12 +74,12 @@ class TuneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     task: TaskName = Field(description="What it is to do.")
-    train: str = Field(description="File of examples: JSONL, CSV, TSV or Parquet; packed or not.")
-    validation: str | Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="File to steer by, or a share of train."
+    train: Files = Field(
+        description="File of examples, or several: JSONL, CSV, TSV or Parquet; packed or not."
     )
-    test: str | Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="File that judges once, or a share of train."
+    validation: Files | Share = Field(0.1, description="The same to steer by, or a share of train.")
+    test: Files | Share | None = Field(
+        None, description="The same that judges once, or a share of train."
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="What the columns are called, such as {label: intent}."
@@ -147,6 +152,11 @@ class TuneConfig(BaseModel):
         if self.examples_per_class and (self.task != "classify" or self.several):
             raise ValueError(tr("examples_per_class is for classify with one class each"))
         return self
+
+    def files(self, where: str | list[str]) -> list[str]:
+        """Gives the paths that are named, with variables filled in."""
+        named = [where] if isinstance(where, str) else where
+        return [str(Path(expand_variables(name)).expanduser()) for name in named]
 
     def column(self, name: str) -> str:
         """Gives what a column is called in the files."""

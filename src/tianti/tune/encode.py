@@ -113,10 +113,8 @@ class Encoder:
                     rows += texts
                     weights.append(weight)
             except UserError as error:
-                where = example.get("line")
-                raise UserError(
-                    error.what, where=error.where or where, remedy=error.remedy
-                ) from error
+                where = error.where or example.get("place")
+                raise UserError(error.what, where=where, remedy=error.remedy) from error
             if self.form.several:
                 chosen = set(example["label"])
                 targets.append([float(label in chosen) for label in self.form.labels])

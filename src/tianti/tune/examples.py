@@ -16,25 +16,33 @@ from tianti.tune.config import COLUMNS, TuneConfig
 Example = dict[str, Any]
 
 
-def read_examples(path: str, tune: TuneConfig, *, answered: bool = True) -> list[Example]:
-    """Reads a file of examples.
+def read_examples(
+    where: str | list[str], tune: TuneConfig, *, answered: bool = True
+) -> list[Example]:
+    """Reads files of examples.
 
     Args:
-        path: the file.
+        where: the file, or several.
         tune: the task and what its columns are called.
         answered: whether what is wanted must be there; to predict, it need not.
 
     Returns:
         For each example the fields that its task has: `text`, `pair` and `label` (a text, a list
         of texts, or a number); `text` and `entities` (`[start, end, type]` in characters);
-        `messages`; `prompt` (messages), `chosen` and `rejected`; or `text`.
+        `messages`; `prompt` (messages), `chosen` and `rejected`; or `text`. And `place`, the file
+        and line it comes from.
 
     Raises:
-        UserError: an example is wrong, with file and line; or there is none.
+        UserError: an example is wrong, with file and line; or there is none in a file.
     """
-    found = list(_examples(path, tune, answered))
-    if not found:
-        raise UserError(tr("there are no examples here"), where=path, remedy=tr("Check the path"))
+    found: list[Example] = []
+    for path in tune.files(where):
+        here = list(_examples(path, tune, answered))
+        if not here:
+            raise UserError(
+                tr("there are no examples here"), where=path, remedy=tr("Check the path")
+            )
+        found += here
     return found
 
 
@@ -42,7 +50,7 @@ def _examples(path: str, tune: TuneConfig, answered: bool) -> Iterator[Example]:
     make = _MAKERS[tune.task]
     for line, row in read_numbered_rows(path):
         try:
-            yield make(_named(row, tune), answered) | {"line": line}
+            yield make(_named(row, tune), answered) | {"place": f"{path}:{line}"}
         except UserError as error:
             raise UserError(error.what, where=f"{path}:{line}", remedy=error.remedy) from error
 

@@ -279,7 +279,10 @@ def predict(
             ),
             "yellow",
         )
-    told = [{"line": e["line"], **one} for e, one in zip(examples, found, strict=True)]
+    told = [
+        {"line": int(example["place"].rpartition(":")[2]), **one}
+        for example, one in zip(examples, found, strict=True)
+    ]
     if out is not None:
         lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told)
         write_text(out, lines)

@@ -14,7 +14,7 @@ from tianti.tune.examples import Example
 
 def _rank(example: Example, seed: int) -> str:
     """Gives a place in an order that is the example's own, whatever stands beside it."""
-    said = {name: value for name, value in example.items() if name != "line"}
+    said = {name: value for name, value in example.items() if name != "place"}
     text = json.dumps([seed, said], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -78,7 +78,7 @@ def labels_of(examples: Sequence[Example], tune: TuneConfig) -> list[str]:
             raise UserError(tr("a class is named twice"), where="tune.labels")
         return tune.labels
     seen: set[str] = set()
-    for number, example in enumerate(examples, 1):
+    for example in examples:
         if tune.task == "tag":
             seen |= {kind for *_, kind in example["entities"]}
             continue
@@ -86,7 +86,7 @@ def labels_of(examples: Sequence[Example], tune: TuneConfig) -> list[str]:
         if isinstance(label, list) and not tune.several:
             raise UserError(
                 tr("there are several classes, one is wanted"),
-                where=f"{tune.train}:{example.get('line', number)}",
+                where=example["place"],
                 remedy=tr("Set tune.several if any number may be right"),
             )
         seen |= set(label if isinstance(label, list) else [label])
@@ -101,16 +101,14 @@ def labels_of(examples: Sequence[Example], tune: TuneConfig) -> list[str]:
     return sorted(seen)
 
 
-def check_labels(
-    examples: Sequence[Example], labels: Sequence[str], tune: TuneConfig, file: str
-) -> None:
+def check_labels(examples: Sequence[Example], labels: Sequence[str], tune: TuneConfig) -> None:
     """Brings classes into one form, and refuses those that there are not.
 
     Raises:
         UserError: a class is none of those, with file and line.
     """
     known = set(labels)
-    for number, example in enumerate(examples, 1):
+    for example in examples:
         if tune.task == "classify":
             label = example["label"]
             if tune.several and not isinstance(label, list):
@@ -118,7 +116,7 @@ def check_labels(
             if not tune.several and isinstance(label, list):
                 raise UserError(
                     tr("there are several classes, one is wanted"),
-                    where=f"{file}:{example.get('line', number)}",
+                    where=example["place"],
                     remedy=tr("Set tune.several if any number may be right"),
                 )
             said = label if isinstance(label, list) else [label]
@@ -130,6 +128,6 @@ def check_labels(
             if one not in known:
                 raise UserError(
                     tr("the class {name!r} is none of those of training", name=one),
-                    where=f"{file}:{example.get('line', number)}",
+                    where=example["place"],
                     remedy=tr("Known: {names}", names=", ".join(labels[:20])),
                 )

@@ -98,16 +98,14 @@ def read_splits(
         splits = {"train": read_examples(tune.train, tune)}
         for name, where in (("validation", tune.validation), ("test", tune.test)):
             task.advance(1)
-            if isinstance(where, str):
+            if isinstance(where, str | list):
                 splits[name] = read_examples(where, tune)
     for name, where in (("test", tune.test), ("validation", tune.validation)):
         if isinstance(where, float):
             splits["train"], splits[name] = parted(splits["train"], where, tune, seed)
     labels = labels_of(splits["train"], tune)
-    files = {"train": tune.train, "validation": tune.validation, "test": tune.test}
-    for name, examples in splits.items():
-        where = files[name]
-        check_labels(examples, labels, tune, where if isinstance(where, str) else tune.train)
+    for examples in splits.values():
+        check_labels(examples, labels, tune)
     if tune.examples_per_class:
         splits["train"] = few_of_each(splits["train"], labels, tune.examples_per_class, seed)
     found: dict[str, Any] = {"labels": labels}
