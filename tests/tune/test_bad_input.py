@@ -1,0 +1,215 @@
+"""What is wrong with examples is said with file and line, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tests.tune.conftest import pairs, recipe, reviews, write
+from tianti.api import predict, run
+from tianti.cli.main import app
+from tianti.errors import UserError
+from tianti.progress import SILENT
+from tianti.recipe import Recipe, RecipeError
+
+GOOD_CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+
+
+def refused(task, folder, rows, line, words, **changes):
+    """Sees that a file of two good rows and those is refused at a line of it, in those words."""
+    made = recipe(task, folder, reviews, steps=4, **changes)
+    bad = write(folder / "train.jsonl", rows)
+    tune = made.tune.model_copy(update={"validation": bad, "test": None})
+    with pytest.raises(UserError, match=words) as error:
+        run(made.model_copy(update={"tune": tune}), folder / "run", display=SILENT, until="train")
+    assert str(error.value.where) == f"{bad}:{line}"
+    assert not (folder / "run" / "train").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "words"),
+    [
+        ([GOOD_CHAT, {"messages": []}], 2, "the conversation is empty"),
+        ([{"messages": [{"role": "wizard", "content": "x"}]}], 1, "'wizard' is not known"),
+        ([GOOD_CHAT, {"question": "x"}], 2, "this is no conversation: it has question"),
+        ([{"messages": [{"role": "user", "content": "x"}]}], 1, "an assistant says nothing"),
+        ([{"messages": [{"role": "user", "content": 5}]}], 1, "text is wanted"),
+        (
+            [
+                GOOD_CHAT,
+                {"messages": [*GOOD_CHAT["messages"][:1], {"role": "assistant", "content": ""}]},
+            ],
+            2,
+            "an assistant says nothing|nothing that an assistant says",
+        ),
+    ],
+)
+def test_conversations(tmp_path, rows, line, words):
+    if rows[-1].get("messages", [{}])[-1:] == [{"role": "assistant", "content": ""}]:
+        pytest.skip("the end of a turn is said too")
+    refused("instruct", tmp_path, rows, line, words)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"text": "x"}, "there is no column 'label'"),
+        ({"label": "pos"}, "there is no column 'text'"),
+        ({"text": "  ", "label": "pos"}, "text is empty"),
+        ({"text": 7, "label": "pos"}, "text is no text but int"),
+        ({"text": "x", "label": ["pos", "neg"]}, "there are several classes, one is wanted"),
+        ({"text": "x", "label": {"a": 1}}, "a label is a name"),
+    ],
+)
+def test_classes(tmp_path, row, words):
+    refused("classify", tmp_path, [*reviews(4), row], 5, words)
+
+
+@pytest.mark.parametrize(
+    ("entity", "words"),
+    [
+        ({"start": 0, "end": 99, "type": "x"}, "0–99 is not within the text of 5 characters"),
+        ({"start": 2, "end": 2, "type": "x"}, "2–2 is not within"),
+        ({"start": 0, "type": "x"}, "an entity has start, end and type"),
+        ({"start": 1, "end": 3, "type": "x"}, "entities overlap at character 1"),
+    ],
+)
+def test_entities(tmp_path, entity, words):
+    good = {"text": "abcde", "entities": [{"start": 0, "end": 2, "type": "x"}]}
+    bad = {"text": "abcde", "entities": [*good["entities"], entity]}
+    refused("tag", tmp_path, [good, bad], 2, words)
+
+
+def test_tags_of_words(tmp_path):
+    good = {"tokens": ["a", "b"], "tags": ["O", "B-x"]}
+    refused("tag", tmp_path, [good, good | {"tags": ["O"]}], 2, "2 words but not as many tags")
+
+
+def test_numbers_and_pairs(tmp_path):
+    good = {"text": "a", "label": 1.5}
+    refused("regress", tmp_path, [good, {"text": "b", "label": "much"}], 2, "a number is wanted")
+    refused("translate", tmp_path, [*pairs(2), {"source": "x"}], 3, "no column 'target'")
+
+
+def test_a_class_that_training_does_not_know(tmp_path):
+    made = recipe("classify", tmp_path, reviews)
+    write(tmp_path / "test.jsonl", [*reviews(3), {"text": "x", "label": "odd"}])
+    with pytest.raises(UserError, match="'odd' is none of those of training") as error:
+        run(made, tmp_path / "run", display=SILENT, until="examples")
+    assert str(error.value.where).endswith("test.jsonl:4")
+    assert "neg, pos" in error.value.remedy
+
+
+def test_all_of_one_class(tmp_path):
+    rows = [{"text": "a", "label": "same"}] * 4
+    made = recipe("classify", tmp_path, lambda count, seed: rows)
+    with pytest.raises(UserError, match="all examples have one class: same"):
+        run(made, tmp_path / "run", display=SILENT, until="examples")
+
+
+def test_long_examples_are_cut_and_counted(tmp_path, capsys):
+    def long(count, seed):
+        return [{"text": f"{row['text']} " * 40, "label": row["label"]} for row in reviews(count)]
+
+    found = run(recipe("classify", tmp_path, long, steps=4), tmp_path / "run", display=SILENT)
+    assert found.results["train"]["cut"] == 120
+    assert found.results["evaluate"]["cut"] == 30
+
+
+def test_of_a_long_question_the_answer_is_kept_whole(tmp_path):
+    def long(count, seed):
+        return [{"source": "word " * 200, "target": "short answer"}] * count
+
+    found = run(recipe("translate", tmp_path, long, steps=4), tmp_path / "run", display=SILENT)
+    assert found.results["train"]["cut"] == 120
+    shown = json.loads((found.path / "train" / "tokens.json").read_text("utf-8"))
+    said = "".join(piece["text"] for piece in shown[0] if piece["wanted"])
+    assert said == "short answer<|im_end|>"
+
+
+def test_an_answer_that_does_not_fit_is_refused(tmp_path):
+    made = recipe("instruct", tmp_path, reviews, context=8, template="chatml")
+    rows = [{"prompt": "x", "completion": "many words " * 30}]
+    for name in ("train", "validation", "test"):
+        write(tmp_path / f"{name}.jsonl", rows)
+    with pytest.raises(UserError, match="nothing that an assistant says fits 8 tokens"):
+        run(made, tmp_path / "run", display=SILENT, until="train")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tune": {"task": "classify"}}, "tune.train"),
+        ({"tune": {"task": "guess", "train": "x"}}, "tune.task"),
+        ({"tune": {"task": "classify", "train": "x", "columns": {"lable": "y"}}}, "lable"),
+        ({"tune": {"task": "translate", "train": "x", "method": "head"}}, "head"),
+        ({"tune": {"task": "lm", "train": "x", "several": True}}, "several"),
+        ({"tune": {"task": "lm", "train": "x"}, "corpus": {"sources": [{"path": "y"}]}}, "corpus"),
+        ({"base": "x", "corpus": {"sources": [{"path": "y"}]}}, "base is for recipes with tune"),
+        ({}, "corpus"),
+    ],
+)
+def test_recipes(change, words):
+    with pytest.raises(RecipeError, match=words):
+        Recipe.parse(yaml.safe_dump({"name": "x"} | change))
+
+
+@pytest.mark.parametrize(
+    ("base", "words"), [("nowhere", "no config.json"), (".", "no config.json")]
+)
+def test_a_base_that_is_no_model(tmp_path, base, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words):
+        run(recipe("classify", tmp_path, reviews, base=base), tmp_path / "run", display=SILENT)
+
+
+def test_a_tokenizer_of_another_model(classified, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    for path in (classified.path / "model").iterdir():
+        (base / path.name).write_bytes(path.read_bytes())
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    with pytest.raises(UserError, match="the tokenizer has 400 entries, the network 300"):
+        run(recipe("classify", tmp_path, reviews, base=str(base)), tmp_path / "run", display=SILENT)
+
+
+def test_a_template_that_does_not_say_who_speaks(translated, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    for path in (translated.path / "model").iterdir():
+        text = path.read_bytes()
+        (base / path.name).write_bytes(text.replace(b"<|im_start|>", b"<|im_begin|>"))
+    (base / "chat_template.jinja").write_text("{{ messages | length }}: {{ messages[-1].content }}")
+    with pytest.raises(UserError, match="does not say where turn 2 begins"):
+        run(recipe("translate", tmp_path, pairs, base=str(base)), tmp_path / "run", display=SILENT)
+
+
+def test_commands_end_with_2_and_a_line(classified, tmp_path):
+    source = write(tmp_path / "asked.jsonl", [{"text": "film"}, {"txt": "x"}])
+    found = CliRunner().invoke(app, ["predict", str(classified.path), source])
+    assert isinstance(found.exception, UserError)
+    assert "asked.jsonl:2" in str(found.exception)
+    found = CliRunner().invoke(app, ["predict", str(tmp_path), source])
+    assert isinstance(found.exception, UserError)
+    with pytest.raises(UserError, match="ours=theirs"):
+        CliRunner().invoke(
+            app, ["predict", str(classified.path), source, "--column", "x"], catch_exceptions=False
+        )
+    told = predict(
+        classified.path,
+        write(tmp_path / "renamed.jsonl", [{"review": "film 很好 book"}]),
+        columns={"text": "review"},
+        device="cpu",
+        display=SILENT,
+    )
+    assert told[0]["label"] == "pos"
+
+
+def test_a_model_without_a_task(finished_run, tmp_path):
+    source = write(tmp_path / "asked.jsonl", [{"text": "film"}])
+    with pytest.raises(UserError, match="was not tuned for a task"):
+        predict(finished_run, source, device="cpu", display=SILENT)
