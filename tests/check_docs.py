@@ -64,7 +64,7 @@ def problems_of(path: Path) -> list[str]:
                     words = words[1:]
                 if words[:1] == ["tianti"] and (problem := command_problem(words[1:])):
                     problems.append(f"{name}: {line.strip()!r}: {problem}")
-        elif kind == "yaml" and "corpus:" in block and "name:" in block:
+        elif kind == "yaml" and re.search(r"^(corpus|tune):", block, re.M) and "name:" in block:
             try:
                 Recipe.parse(block)
             except UserError as error:

@@ -37,19 +37,9 @@ def refused(task, folder, rows, line, words, **changes):
         ([GOOD_CHAT, {"question": "x"}], 2, "this is no conversation: it has question"),
         ([{"messages": [{"role": "user", "content": "x"}]}], 1, "an assistant says nothing"),
         ([{"messages": [{"role": "user", "content": 5}]}], 1, "text is wanted"),
-        (
-            [
-                GOOD_CHAT,
-                {"messages": [*GOOD_CHAT["messages"][:1], {"role": "assistant", "content": ""}]},
-            ],
-            2,
-            "an assistant says nothing|nothing that an assistant says",
-        ),
     ],
 )
 def test_conversations(tmp_path, rows, line, words):
-    if rows[-1].get("messages", [{}])[-1:] == [{"role": "assistant", "content": ""}]:
-        pytest.skip("the end of a turn is said too")
     refused("instruct", tmp_path, rows, line, words)
 
 
@@ -173,7 +163,7 @@ def test_a_tokenizer_of_another_model(classified, tmp_path):
         (base / path.name).write_bytes(path.read_bytes())
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
-    with pytest.raises(UserError, match="the tokenizer has 400 entries, the network 300"):
+    with pytest.raises(UserError, match="the tokenizer has 318 entries, the network 300"):
         run(recipe("classify", tmp_path, reviews, base=str(base)), tmp_path / "run", display=SILENT)
 
 

@@ -122,7 +122,7 @@ class TuneConfig(BaseModel):
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Take so many training examples of each class, by the seed."
     )
-    preference: Literal["dpo", "ipo", "simpo", "orpo", "kto"] = Field(
+    preference: Literal["dpo", "ipo", "simpo", "orpo"] = Field(
         "dpo", description="Objective of preferences."
     )
     beta: float = Field(0.1, gt=0, description="How dear it is to leave the base (prefer).")
