@@ -70,8 +70,9 @@ def test_of_a_long_prompt_the_end_is_taken_and_that_is_said(network):
         [made] = network.generate([prompt], max_tokens=new, **settings)
         assert made.truncated == len(ids) - room
         sampling = SamplingConfig(max_tokens=new, temperature=0.0)
+        starts = [[network.tokenizer.end_of_text, *ids[-room:]]]
         [alone] = generate_texts(
-            network._model, network.tokenizer, [prompt], sampling, tokens=[ids[-room:]]
+            network._model, network.tokenizer, [prompt], sampling, starts=starts
         )
         assert made.text == alone.text
         assert len(alone.ids) == new
