@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tianti.device import autocast
 from tianti.model.transformer import Transformer
-from tianti.objective.causal import Rows
+from tianti.objective.causal import CausalLoss, Rows, loss_of_stream
 from tianti.objective.classify import (
     ClassLoss,
     class_loss,
@@ -188,6 +188,25 @@ class WritingObjective(TrainLoss):
     """Text that is to be written: the loss of its tokens alone."""
 
     steering = _STEERINGS["loss"]
+
+    def __init__(self, model: Transformer, settings: TrainSettings):
+        super().__init__(model, settings)
+        # As many tokens as are wanted: of another number in each batch, which compiled code is not.
+        self.options.pop("chunk", None)
+
+    def __call__(self, rows: Rows) -> CausalLoss:
+        """Gives the summed loss; tokens that are not wanted cost no product of the output layer."""
+        with autocast(rows.ids_BT.device, self._precision):
+            hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
+            labels = rows.labels_BT.flatten()
+            places = (labels != IGNORED).nonzero().squeeze(1)
+            return loss_of_stream(
+                hidden_BTW.flatten(0, 1)[None, places],
+                self.model.output_weight,
+                labels[None, places],
+                softcap=self.model.config.logit_softcap,
+                **self.options,
+            )
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """Gives the loss of a token, in nats."""
