@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tianti.objective.classify import (
     class_loss,
     class_weights,
+    distance,
     log_priors,
     multi_label_loss,
     regression_loss,
@@ -109,3 +110,13 @@ def test_several_labels_and_numbers(batch):
     found = regression_loss(torch.tensor([0.5, 9.0, -1.0]), targets)
     assert found.total.item() == pytest.approx(1.25)
     assert found.weight == 2
+
+
+def test_the_distance_of_two_passes_is_the_mean_of_both_divergences():
+    torch.manual_seed(0)
+    one, other = torch.randn(5, 4), torch.randn(5, 4)
+    logs = one.log_softmax(1), other.log_softmax(1)
+    there = F.kl_div(logs[0], logs[1], reduction="sum", log_target=True)
+    back = F.kl_div(logs[1], logs[0], reduction="sum", log_target=True)
+    torch.testing.assert_close(distance(one, other), (there + back) / 2)
+    assert distance(one, one) == 0

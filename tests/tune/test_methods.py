@@ -325,3 +325,28 @@ def test_a_classifier_of_another_family_is_as_transformers_has_it(llama, tmp_pat
             chances = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
         for number, chance in enumerate(chances.tolist()):
             assert one["scores"][model.config.id2label[number]] == pytest.approx(chance, abs=1e-4)
+
+
+def test_two_passes_with_other_dropout_are_drawn_together(tmp_path):
+    made = recipe("classify", tmp_path, reviews, r_drop=1.0, train={"dropout": 0.3})
+    call, folders = config_of(made, tmp_path)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    train = load_examples(folders["examples"] / "train.jsonl")
+    held = Encoder(call.form, tokenizer).examples(train)
+    network = build_network(call).model
+    torch.manual_seed(0)
+    for name, weight in network.named_parameters():
+        if "out.weight" in name or "down.weight" in name or "classifier" in name:
+            torch.nn.init.normal_(weight)
+    stream = ExampleStream(held, context=call.form.row, rows=4, seed=0, pad=tokenizer.padding)
+    rows = rows_of(stream.batch(0), torch.device("cpu"))
+
+    def total(weight):
+        tune = call.tune.model_copy(update={"r_drop": weight})
+        torch.manual_seed(7)
+        return objective_of(network, call.settings, tune, call.form, [60, 30])(rows).total.item()
+
+    one, two = total(1.0), total(2.0)
+    assert two > one > 0
+    network.eval()
+    assert total(1.0) == total(0.0)

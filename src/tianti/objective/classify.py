@@ -125,3 +125,13 @@ def regression_loss(values_N: Tensor, targets_N: Tensor) -> ClassLoss:
     known = ~targets_N.isnan()
     each = (values_N.float() - targets_N.nan_to_num().float()).square() * known
     return ClassLoss(each.sum(), known.sum().float())
+
+
+def distance(scores_NC: Tensor, others_NC: Tensor) -> Tensor:
+    """Gives how far two sets of scores are apart, the same both ways, summed, a scalar tensor.
+
+    The mean of both Kullback–Leibler divergences: what R-Drop adds for two passes with other
+    dropout (Liang et al. 2021, arXiv:2106.14448, eq. 2).
+    """
+    one, other = (scores.float().log_softmax(dim=1) for scores in (scores_NC, others_NC))
+    return ((one.exp() - other.exp()) * (one - other)).sum() / 2

@@ -108,6 +108,11 @@ class TuneConfig(BaseModel):
     noise: float = Field(
         0.0, ge=0, lt=1, description="Share of the tokens of training texts that are hidden."
     )
+    r_drop: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the distance between two passes with other dropout (R-Drop).",
+    )
     class_weights: Literal["none", "inverse", "effective"] = Field(
         "none", description="Rare classes count more in the loss."
     )
@@ -147,6 +152,8 @@ class TuneConfig(BaseModel):
             raise ValueError(tr("several is for classify alone"))
         if self.noise and self.task not in TOLD:
             raise ValueError(tr("noise is for tasks that tell classes or numbers"))
+        if self.r_drop and (self.several or self.task not in ("classify", "tag")):
+            raise ValueError(tr("r_drop is for one class out of several, or tags"))
         if self.method == "head" and self.task not in TOLD:
             raise ValueError(tr("method: head needs a task that tells classes or numbers"))
         if self.examples_per_class and (self.task != "classify" or self.several):

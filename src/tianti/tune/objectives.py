@@ -16,6 +16,7 @@ from tianti.objective.classify import (
     ClassLoss,
     class_loss,
     class_weights,
+    distance,
     log_priors,
     multi_label_loss,
     regression_loss,
@@ -84,6 +85,7 @@ class ClassObjective:
         usual = {"classify": "macro_f1", "tag": "span_f1"}.get(form.task, "loss")
         self.steering = _STEERINGS[usual if tune.steer == "auto" else tune.steer]
         self._smoothing, self._focus = settings.label_smoothing, tune.focus
+        self._r_drop = tune.r_drop
         device = model.device
         self._weights = self._priors = None
         if tune.class_weights != "none":
@@ -93,12 +95,20 @@ class ClassObjective:
 
     def __call__(self, rows: Rows) -> Told:
         """Gives the summed loss of some rows."""
+        places = (rows.labels_BT.flatten() != IGNORED).nonzero().squeeze(1)
+        scores_NC = self._scores(rows, places)
+        found, nats = self._loss(scores_NC, rows, places)
+        total = found.total
+        if self._r_drop and self.model.training:
+            others_NC = self._scores(rows, places)
+            total = (total + self._loss(others_NC, rows, places)[0].total) / 2
+            total = total + self._r_drop * distance(scores_NC, others_NC)
+        return Told(total, nats.detach(), scores_NC.detach(), places)
+
+    def _scores(self, rows: Rows, places: Tensor) -> Tensor:
         with autocast(rows.ids_BT.device, self._precision):
             hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
-            places = (rows.labels_BT.flatten() != IGNORED).nonzero().squeeze(1)
-            scores_NC = self.model.logits(hidden_BTW.flatten(0, 1)[places])
-        found, nats = self._loss(scores_NC, rows, places)
-        return Told(found.total, nats.detach(), scores_NC.detach(), places)
+            return self.model.logits(hidden_BTW.flatten(0, 1)[places])
 
     def _loss(self, scores: Tensor, rows: Rows, places: Tensor) -> tuple[ClassLoss, Tensor]:
         labels = rows.labels_BT.flatten()[places]
