@@ -120,6 +120,12 @@ def load_model(folder: str | Path, device: str = "auto") -> Model:
             "yellow",
         )
     transformer = load_transformer(path, choose_device(device))
+    if transformer.config.classes or not transformer.config.causal:
+        raise UserError(
+            tr("this model tells classes, it writes no text"),
+            where=path,
+            remedy=tr("Apply it with tianti predict"),
+        )
     return Model(path, transformer.eval(), Tokenizer.load(path))
 
 

@@ -52,7 +52,7 @@ def numbers(count, seed=0):
     rows = []
     for _ in range(count):
         times = draw.randint(0, 3)
-        rows.append({"text": "plain " + "very " * times + "word", "label": float(times)})
+        rows.append({"text": "plain " + "very " * times + "word", "label": 1000.0 + 100 * times})
     return rows
 
 
@@ -102,7 +102,7 @@ def recipe(task, folder, rows, *, steps=80, base=None, train=None, model=None, *
             "device": "cpu",
             "tokenizer": {"vocab_size": 400},
             "model": model or TINY,
-            "train": {"budget": f"{steps} steps", "validate_every": steps // 4, "dropout": 0}
+            "train": {"budget": f"{steps} steps", "validate_every": max(1, steps // 4), "dropout": 0}
             | {"batch_tokens": 256}
             | (train or {}),
             "tune": {"task": task, **files, "context": 64} | tune,

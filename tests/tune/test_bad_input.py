@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.tune.conftest import pairs, recipe, reviews, write
-from tianti.api import predict, run
+from tianti.api import load_model, predict, run
 from tianti.cli.main import app
 from tianti.errors import UserError
 from tianti.progress import SILENT
@@ -52,6 +52,7 @@ def test_conversations(tmp_path, rows, line, words):
         ({"text": 7, "label": "pos"}, "text is no text but int"),
         ({"text": "x", "label": ["pos", "neg"]}, "there are several classes, one is wanted"),
         ({"text": "x", "label": {"a": 1}}, "a label is a name"),
+        ({"text": "x", "label": None}, "a label is a name, this is None"),
     ],
 )
 def test_classes(tmp_path, row, words):
@@ -84,11 +85,52 @@ def test_numbers_and_pairs(tmp_path):
     refused("translate", tmp_path, [*pairs(2), {"source": "x"}], 3, "no column 'target'")
 
 
+def test_shapes_of_data_that_nobody_thought_of(tmp_path):
+    good = {"text": "abcde", "entities": [{"start": 0, "end": 2, "type": "x"}]}
+    refused("tag", tmp_path, [good, good | {"entities": 5}], 2, "cannot be read")
+    bad = {"context": "a", "question": "b", "answers": [{"said": "c"}]}
+    refused("answer", tmp_path, [bad], 1, "cannot be read")
+
+
+@pytest.mark.parametrize("number", ["inf", "nan", None, ""])
+def test_numbers_that_are_none(tmp_path, number):
+    refused("regress", tmp_path, [{"text": "a", "label": number}], 1, "a number is wanted")
+
+
+def test_tags_without_any_entity(tmp_path):
+    made = recipe("tag", tmp_path, lambda count, seed: [{"text": "a", "entities": []}] * count)
+    with pytest.raises(UserError, match="no example has a class, or entities"):
+        run(made, tmp_path / "run", display=SILENT, until="examples")
+
+
+def test_lists_of_classes_where_one_is_wanted_and_shares_are_split(tmp_path):
+    made = recipe("classify", tmp_path, lambda c, s: [{"text": "a", "label": ["x"]}] * c)
+    tune = made.tune.model_copy(update={"validation": 0.1})
+    with pytest.raises(UserError, match="there are several classes, one is wanted"):
+        run(made.model_copy(update={"tune": tune}), tmp_path / "run", display=SILENT)
+
+
+def test_a_class_that_only_the_part_for_validation_has_is_known(tmp_path):
+    rows = [*reviews(40), {"text": "odd one", "label": "rare"}]
+    made = recipe("classify", tmp_path, lambda count, seed: rows, validation=0.4)
+    for seed in range(4):
+        changed = made.model_copy(update={"seed": seed})
+        found = run(changed, tmp_path / f"run{seed}", display=SILENT, until="examples")
+        assert found.results["examples"]["labels"] == ["neg", "pos", "rare"]
+
+
+def test_paths_with_variables_that_are_not_set(tmp_path):
+    made = recipe("classify", tmp_path, reviews)
+    tune = made.tune.model_copy(update={"train": "${NOWHERE_AT_ALL}/x.jsonl"})
+    with pytest.raises(UserError, match="NOWHERE_AT_ALL"):
+        run(made.model_copy(update={"tune": tune}), tmp_path / "run", display=SILENT)
+
+
 def test_a_class_that_training_does_not_know(tmp_path):
     made = recipe("classify", tmp_path, reviews)
     write(tmp_path / "test.jsonl", [*reviews(3), {"text": "x", "label": "odd"}])
     with pytest.raises(UserError, match="'odd' is none of those of training") as error:
-        run(made, tmp_path / "run", display=SILENT, until="examples")
+        run(made, tmp_path / "run", display=SILENT, until="test")
     assert str(error.value.where).endswith("test.jsonl:4")
     assert "neg, pos" in error.value.remedy
 
@@ -137,6 +179,13 @@ def test_an_answer_that_does_not_fit_is_refused(tmp_path):
         ({"tune": {"task": "classify", "train": "x", "columns": {"lable": "y"}}}, "lable"),
         ({"tune": {"task": "translate", "train": "x", "method": "head"}}, "head"),
         ({"tune": {"task": "lm", "train": "x", "several": True}}, "several"),
+        ({"tune": {"task": "regress", "train": "x", "steer": "accuracy"}}, "steered by loss"),
+        ({"tune": {"task": "tag", "train": "x", "sampling": "root"}}, "sampling is for classify"),
+        (
+            {"tune": {"task": "classify", "train": "x", "several": True, "adjusted": True}},
+            "adjusted is for classify",
+        ),
+        ({"tune": {"task": "classify", "train": "x", "beta": 1}}, "beta is for prefer"),
         ({"tune": {"task": "lm", "train": "x"}, "corpus": {"sources": [{"path": "y"}]}}, "corpus"),
         ({"base": "x", "corpus": {"sources": [{"path": "y"}]}}, "base is for recipes with tune"),
         ({}, "corpus"),
@@ -189,6 +238,10 @@ def test_commands_end_with_2_and_a_line(classified, tmp_path):
         CliRunner().invoke(
             app, ["predict", str(classified.path), source, "--column", "x"], catch_exceptions=False
         )
+    with pytest.raises(UserError, match="has no column foo"):
+        predict(classified.path, source, columns={"foo": "x"}, device="cpu", display=SILENT)
+    with pytest.raises(UserError, match="it writes no text"):
+        load_model(classified.path)
     told = predict(
         classified.path,
         write(tmp_path / "renamed.jsonl", [{"review": "film 很好 book"}]),
@@ -203,3 +256,19 @@ def test_a_model_without_a_task(finished_run, tmp_path):
     source = write(tmp_path / "asked.jsonl", [{"text": "film"}])
     with pytest.raises(UserError, match="was not tuned for a task"):
         predict(finished_run, source, device="cpu", display=SILENT)
+
+
+def test_a_base_that_tells_classes_writes_nothing(classified, tmp_path):
+    with pytest.raises(UserError, match="looks back alone"):
+        run(
+            recipe("translate", tmp_path, pairs, base=str(classified.path)),
+            tmp_path / "run",
+            display=SILENT,
+        )
+
+
+def test_adapters_of_an_output_layer_that_is_not_there(translated, tmp_path):
+    lora = {"targets": ["all-linear", "lm_head"]}
+    changes = {"base": str(translated.path), "method": "lora", "lora": lora}
+    with pytest.raises(UserError, match="no output layer to adapt"):
+        run(recipe("classify", tmp_path, reviews, **changes), tmp_path / "run", display=SILENT)

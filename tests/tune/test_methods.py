@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -224,8 +225,9 @@ def test_shares_of_one_file_are_split_by_class(tmp_path):
         {"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(reviews(90))
     ]
     write(tmp_path / "train.jsonl", rows)
-    found = run(made, tmp_path / "run", display=SILENT, until="examples")
-    counts = {n: found.results["examples"][n]["labels"] for n in ("train", "validation", "test")}
+    found = run(made, tmp_path / "run", display=SILENT, until="test")
+    counts = {n: found.results["examples"][n]["labels"] for n in ("train", "validation")}
+    counts["test"] = found.results["test"]["labels"]
     assert counts["test"] == {"neg": 3, "pos": 6}
     assert sum(sum(labels.values()) for labels in counts.values()) == 90
     texts = [
@@ -350,3 +352,43 @@ def test_two_passes_with_other_dropout_are_drawn_together(tmp_path):
     assert two > one > 0
     network.eval()
     assert total(1.0) == total(0.0)
+
+
+def test_a_long_prompt_is_cut_and_the_answer_of_a_pair_is_kept(translated, tmp_path):
+    def long(count, seed):
+        return [{"prompt": "word " * 200, "chosen": "yes", "rejected": "no no"}] * count
+
+    made = recipe(
+        "prefer", tmp_path, long, base=str(translated.path), template="plain", context=32, steps=2
+    )
+    call, folders = config_of(made, tmp_path)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    from tianti.tune.stage import _template
+
+    encoder = Encoder(call.form, tokenizer, _template(folders["tokenizer"], call, tokenizer))
+    held = encoder.examples(load_examples(folders["examples"] / "train.jsonl")[:1])
+    ends = [0, *held.text_ends.tolist()]
+    said = [
+        tokenizer.decode([i for i in held.labels[a:b].tolist() if i >= 0])
+        for a, b in itertools.pairwise(ends)
+    ]
+    assert said == ["yes<|im_end|>", "no no<|im_end|>"]
+
+
+def test_learned_positions_begin_anew_with_each_text():
+    from tianti.model.transformer import places_within
+
+    segments = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 0, 0, 0, 0, 0]])
+    assert places_within(segments).tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5]]
+
+
+def test_a_base_with_other_classes_gives_its_body_alone(classified, tmp_path):
+    def other(count, seed):
+        return [{"text": row["text"], "label": f"x{row['label']}"} for row in reviews(count, seed)]
+
+    for rows, kept in ((other, False), (reviews, True)):
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        call, _ = config_of(recipe("classify", folder, rows, base=str(classified.path)), folder)
+        classifier = build_network(call).model.classifier.weight
+        assert bool(classifier.abs().sum() > 0) is kept

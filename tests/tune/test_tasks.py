@@ -60,12 +60,16 @@ def test_transformers_classifies_alike_through_its_own_tokenizer(classified):
 def test_nothing_is_done_twice_and_a_change_redoes_what_hangs_on_it(classified, tmp_path):
     made = recipe("classify", tmp_path, reviews)
     first = run(made, tmp_path / "run", display=SILENT, until="model")
-    assert first.done == ("examples", "tokenizer", "train", "model")
+    assert first.done == ("examples", "test", "tokenizer", "train", "model")
+    made = made.model_copy(update={"tune": made.tune.model_copy(update={"beta": None})})
     again = run(made, tmp_path / "run", display=SILENT, until="model")
     assert again.kept == first.done
     write(tmp_path / "test.jsonl", reviews(12, 9))
+    changed = run(made, tmp_path / "run", display=SILENT, until="model")
+    assert changed.done == ("test",)
+    write(tmp_path / "train.jsonl", reviews(60, 9))
     changed = run(made, tmp_path / "run", display=SILENT, until="tokenizer")
-    assert changed.done == ("examples", "tokenizer")
+    assert changed.done == ("examples", "test", "tokenizer")
 
 
 def test_the_report_shows_classes_tokens_and_mistakes(classified):
@@ -116,9 +120,9 @@ def test_numbers(tmp_path):
     found = carried_out("regress", tmp_path, numbers, steps=160)
     figures = found.results["evaluate"]["figures"]
     assert figures["pearson"]["value"] > 0.95
-    assert figures["mse"]["value"] < 0.2
+    assert figures["mse"]["value"] < 2000
     [told] = predicted(found, [{"text": "plain very very word"}], tmp_path)
-    assert told["value"] == pytest.approx(2, abs=0.6)
+    assert told["value"] == pytest.approx(1200, abs=60)
 
 
 def test_several_classes(tmp_path):
@@ -156,6 +160,7 @@ def test_preferences_are_learnt(translated, tmp_path, objective):
         preferred,
         base=str(translated.path),
         preference=objective,
+        context=32,
         template="plain",
         steps=16,
         train={"learning_rate": 0.002},

@@ -70,6 +70,14 @@ def _normalized(norm: nn.Module | None, x_BTW: Tensor) -> Tensor:
     return x_BTW if norm is None else norm(x_BTW)
 
 
+def places_within(segments_BT: Tensor) -> Tensor:
+    """Gives the place of each token in its own text, int64 `(batch, time)`."""
+    order = torch.arange(segments_BT.shape[1], device=segments_BT.device).expand_as(segments_BT)
+    begins = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return order - torch.where(begins, order, 0).cummax(dim=1).values
+
+
 class Transformer(nn.Module):
     """The one network of tianti; with its defaults, Qwen3.
 
@@ -201,7 +209,11 @@ class Transformer(nn.Module):
         else:
             places = slice(start, end)
         if self.positions is not None:
-            x_BTW = x_BTW + self.positions.weight[places]
+            # Of texts that share a row each has places of its own; rotary ones see distances alone.
+            learned = places
+            if segments_BT is not None and columns is None:
+                learned = places_within(segments_BT)
+            x_BTW = x_BTW + self.positions.weight[learned]
         # The stream passes through memory between the layers' kernels: in half of the bytes.
         x_BTW = in_product_precision(x_BTW)
         looks = self._looks(mask, segments_BT, columns, start, end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,9 @@ def plan_tuning(recipe: Recipe, out: Path | None = None) -> TuningPlan:
     epoch_tokens = metrics["tokenizer"]["tokens"]
     steps = steps_of_budget(settings.budget, tokens_per_step=step_tokens, epoch_tokens=epoch_tokens)
     tokens = settings.budget.amount * speed if steps is None else float(steps * step_tokens)
-    cost = training_cost(shape, settings, tokens, 0, device.type)
+    # A base's context may be far longer than the rows it is tuned on.
+    trained = replace(shape, context=derivation.form.row)
+    cost = training_cost(trained, settings, tokens, 0, device.type)
     return TuningPlan(
         stages,
         derivation,

@@ -91,10 +91,11 @@ def carry_out(
                 tr("there is no stage {name!r}", name=name),
                 remedy=tr("Stages: {names}", names=", ".join(names)),
             )
-    if recipe.tune is not None and processes > 1:
+    place = place_in(os.environ) if processes == 1 else None
+    many = processes > 1 or (place is not None and place.world > 1)
+    if recipe.tune is not None and many:
         raise UserError(tr("a network is tuned by one process"), remedy=tr("Leave --nproc out"))
     folder = out or default_folder(recipe)
-    place = place_in(os.environ) if processes == 1 else None
     if place is not None and place.world > 1:
         return _by_all_ranks(recipe, folder, place, until, redo_from, display)
     with one_writer(folder), interruption.signals_handled():
@@ -267,9 +268,10 @@ class _Runner:
             return train_on_many(
                 config.call, layout, self.processes, folders, partial, self.display
             )
-        from tianti.scale.cost import refuse_what_cannot_fit
+        if self.recipe.tune is None:
+            from tianti.scale.cost import refuse_what_cannot_fit
 
-        refuse_what_cannot_fit(config.call)
+            refuse_what_cannot_fit(config.call)
         return stage.load()(config.call, folders, partial, self.display)
 
     def _partial_folder(self, stage: Stage, wanted: str, redo: bool) -> Path:

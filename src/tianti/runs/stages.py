@@ -68,11 +68,12 @@ STAGES = (
     Stage("generate", "tianti.generate.stage:generate_samples", ("corpus", "model"), version=2),
 )
 TUNE_STAGES = (
-    Stage("examples", "tianti.tune.stage:prepare_examples"),
-    Stage("tokenizer", "tianti.tune.stage:prepare_tokenizer", ("examples",)),
+    Stage("examples", "tianti.tune.prepare:prepare_examples"),
+    Stage("test", "tianti.tune.prepare:prepare_test", ("examples",)),
+    Stage("tokenizer", "tianti.tune.tokenizing:prepare_tokenizer", ("examples",)),
     Stage("train", "tianti.tune.stage:tune", ("examples", "tokenizer"), resumable=True),
     Stage("model", "tianti.tune.stage:write_tuned", ("tokenizer", "train")),
-    Stage("evaluate", "tianti.tune.judge:judge", ("examples", "model"), reads_test=True),
+    Stage("evaluate", "tianti.tune.judge:judge", ("test", "model"), reads_test=True),
 )
 STAGE_NAMES = tuple(dict.fromkeys(stage.name for stage in (*STAGES, *TUNE_STAGES)))
 
@@ -215,7 +216,7 @@ def known_hashes(run: Path) -> Iterator[dict[str, str]]:
 
 def summary(stage: str, metrics: dict[str, Any]) -> str:
     """Gives what a finished stage has to say in one line."""
-    if "steered_by" in metrics or stage == "examples" or "task" in metrics:
+    if "steered_by" in metrics or stage in ("examples", "test") or "task" in metrics:
         from tianti.runs.tuning import tuning_summary
 
         return tuning_summary(stage, metrics)

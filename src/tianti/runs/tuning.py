@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tianti.corpus.config import expand_variables
 from tianti.corpus.sources import file_hash
 from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.runs.stages import known_hashes
 from tianti.scale.derive import BYTES_PER_TOKEN
-from tianti.tune.config import ExamplesStageConfig, TunedTokenizerConfig
+from tianti.tune.config import ExamplesStageConfig, TuneConfig, TunedTokenizerConfig, local_path
 from tianti.tune.derive import TuneDerivation, TuneStageConfig, derive_tuning, vocabulary_of
 
 # What of a model directory decides what comes of it.
 _BASE_FILES = ("*.safetensors", "*.json", "*.jinja")
 # What decides which examples there are.
-_READING = {
-    *("task", "train", "validation", "test", "columns", "labels", "several"),
-    "examples_per_class",
-}
+_READING = {"task", "columns", "labels", "several", "examples_per_class"}
+_FILES = {"train", "validation", "test"}
 _ENCODING = {"task", "several", "template"}
 _JUDGING = {"test_examples", "max_tokens"}
 
@@ -34,7 +31,7 @@ def base_of(recipe: Recipe) -> Path | None:
     """
     if recipe.base is None:
         return None
-    path = Path(expand_variables(recipe.base)).expanduser()
+    path = Path(local_path(recipe.base))
     inner = path / "model"
     if not (path / "config.json").is_file() and (inner / "config.json").is_file():
         return inner
@@ -54,16 +51,14 @@ def tuning_config(
     tune, base = recipe.tune, base_of(recipe)
     assert tune is not None
     if stage == "examples":
-        files = [tune.train, tune.validation, tune.test]
-        with known_hashes(run) as known:
-            content = [
-                file_hash(path, known)
-                for where in files
-                if isinstance(where, str | list)
-                for path in tune.files(where)
-            ]
         said = tune.model_dump(mode="json", include=_READING)
-        return ExamplesStageConfig(tune, recipe.seed), [said, recipe.seed, content]
+        # Of files what they hold counts, not where they lie; of the test a share alone.
+        read = [_read(where, tune, run) for where in (tune.train, tune.validation)]
+        read.append(tune.test if isinstance(tune.test, float) else None)
+        return ExamplesStageConfig(tune, recipe.seed), [said, recipe.seed, read]
+    if stage == "test":
+        said = tune.model_dump(mode="json", include={"columns"})
+        return ExamplesStageConfig(tune, recipe.seed), [said, _read(tune.test, tune, run)]
     if stage == "tokenizer":
         train_bytes = metrics["examples"]["train"]["bytes"]
         size = recipe.tokenizer.vocab_size or vocabulary_of(train_bytes)
@@ -79,11 +74,30 @@ def tuning_config(
     covered = {
         "model": derivation.model,
         "context": derivation.form.context,
-        "tune": tune.model_dump(mode="json", exclude=_READING | _JUDGING),
+        "tune": _used(tune, stage),
         "base": None if base is None else _content(base, run),
         "settings": settings.model_dump(mode="json", exclude={"save_every", "keep_checkpoints"}),
     }
     return call, covered
+
+
+def _read(where: str | list[str] | float | None, tune: TuneConfig, run: Path) -> Any:
+    """Gives what of some files counts: what they hold, or a share of others."""
+    if not isinstance(where, str | list):
+        return where
+    with known_hashes(run) as known:
+        return [file_hash(path, known) for path in tune.files(where)]
+
+
+def _used(tune: TuneConfig, stage: str) -> dict[str, Any]:
+    """Gives the settings that training goes by; of the model stage what it writes down too."""
+    # The network and the form of examples stand beside it.
+    left_out = _READING | _FILES | _JUDGING | {"attention", "context", "template"}
+    if tune.method not in ("lora", "dora"):
+        left_out |= {"lora"}
+    if stage == "model":
+        left_out -= {"columns", "max_tokens"}
+    return tune.model_dump(mode="json", exclude=left_out)
 
 
 def derive_tuning_from(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> TuneDerivation:
@@ -111,12 +125,13 @@ def tuning_summary(stage: str, metrics: dict[str, Any]) -> str:
     if stage == "examples":
         parts = [
             tr("{split} {count} examples", split=tr(name), count=f"{metrics[name]['examples']:,}")
-            for name in ("train", "validation", "test")
-            if name in metrics
+            for name in ("train", "validation")
         ]
         if metrics["labels"]:
             parts.append(tr("{count} classes", count=len(metrics["labels"])))
         return "  ".join(parts)
+    if stage == "test":
+        return tr("{count} examples", count=f"{metrics['examples']:,}")
     if stage == "train":
         name = metrics["steered_by"]
         return tr(
@@ -134,7 +149,7 @@ def tuning_summary(stage: str, metrics: dict[str, Any]) -> str:
 
 def estimate_metrics(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Gives about what the first stages would find, by reading the examples."""
-    from tianti.tune.stage import read_splits
+    from tianti.tune.prepare import read_splits
 
     tune, base = recipe.tune, base_of(recipe)
     assert tune is not None

@@ -73,6 +73,12 @@ def search(
         raise not_installed("optuna", "search")
     space, fixed = parse_space(settings)
     base = Recipe.load(recipe, fixed)
+    if base.tune is not None:
+        raise UserError(
+            tr("settings of a tuning are not searched yet"),
+            where=recipe,
+            remedy=tr("Run it with each setting and another --out"),
+        )
     for setting, values in space.items():
         for value in values.examples():
             Recipe.load(recipe, [*fixed, f"{setting}={_text(value)}"])

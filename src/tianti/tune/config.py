@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tianti.corpus.config import expand_variables
+from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.units import Count
 
@@ -31,6 +32,8 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 # What stages leave for the report: predictions on the test, and examples as tokens.
 PREDICTIONS, SHOWN = "predictions.jsonl", "tokens.json"
+# What a model says of the task it was tuned for, beside its weights.
+TASK = "task.json"
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "classify": ("pair",),
     "regress": ("pair",),
@@ -45,6 +48,40 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 
 Files = str | Annotated[list[str], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+# Settings that change nothing, or something else, for other tasks.
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "class_weights": ("classify",),
+    "adjusted": ("classify",),
+    "sampling": ("classify",),
+    "examples_per_class": ("classify",),
+    "focus": ("classify", "tag"),
+    "r_drop": ("classify", "tag"),
+    "noise": ("classify", "classify, several", "tag", "regress"),
+    "labels": ("classify", "classify, several", "tag"),
+    "preference": ("prefer",),
+    "beta": ("prefer",),
+}
+_STEERED: dict[str, tuple[str, ...]] = {
+    "classify": ("loss", "accuracy", "macro_f1"),
+    "classify, several": ("loss", "micro_f1", "macro_f1"),
+    "tag": ("loss", "span_f1"),
+    "prefer": ("loss", "accuracy"),
+}
+
+
+def local_path(name: str) -> str:
+    """Gives a path with variables filled in; a URL as it is.
+
+    Raises:
+        UserError: a variable is not set.
+    """
+    try:
+        filled = expand_variables(name)
+    except ValueError as error:
+        raise UserError(str(error), where=name) from error
+    return filled if "://" in filled else str(Path(filled).expanduser())
 
 
 class LoraSettings(BaseModel):
@@ -121,7 +158,7 @@ class TuneConfig(BaseModel):
     sampling: Literal["natural", "root", "balanced"] = Field(
         "natural", description="Rare classes are drawn more often: by the root of shares, or alike."
     )
-    steer: Literal["auto", "loss", "accuracy", "macro_f1", "span_f1"] = Field(
+    steer: Literal["auto", "loss", "accuracy", "macro_f1", "micro_f1", "span_f1"] = Field(
         "auto", description="Figure that validation steers by."
     )
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
@@ -130,11 +167,29 @@ class TuneConfig(BaseModel):
     preference: Literal["dpo", "ipo", "simpo", "orpo"] = Field(
         "dpo", description="Objective of preferences."
     )
-    beta: float = Field(0.1, gt=0, description="How dear it is to leave the base (prefer).")
+    beta: float | None = Field(
+        None, gt=0, description="How dear it is to leave the base (prefer): 0.1; of simpo 2."
+    )
     test_examples: Count | None = Field(
         None, gt=0, description="Most test examples that text is written for; all when not given."
     )
     max_tokens: Count = Field(256, gt=0, description="Most tokens written for an example.")
+
+    @model_validator(mode="after")
+    def _is_of_the_task(self) -> TuneConfig:
+        kind = f"{self.task}, several" if self.several else self.task
+        for name, tasks in _ONLY_FOR.items():
+            value, usual = getattr(self, name), type(self).model_fields[name].default
+            if value != usual and kind not in tasks:
+                raise ValueError(
+                    tr("{name} is for {tasks}", name=name, tasks=", ".join(tasks) or "–")
+                )
+        steered = _STEERED.get(kind, ("loss",))
+        if self.steer not in ("auto", *steered):
+            raise ValueError(
+                tr("{task} is steered by {names}", task=kind, names=", ".join(steered))
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> TuneConfig:
@@ -150,20 +205,14 @@ class TuneConfig(BaseModel):
             )
         if self.several and self.task != "classify":
             raise ValueError(tr("several is for classify alone"))
-        if self.noise and self.task not in TOLD:
-            raise ValueError(tr("noise is for tasks that tell classes or numbers"))
-        if self.r_drop and (self.several or self.task not in ("classify", "tag")):
-            raise ValueError(tr("r_drop is for one class out of several, or tags"))
         if self.method == "head" and self.task not in TOLD:
             raise ValueError(tr("method: head needs a task that tells classes or numbers"))
-        if self.examples_per_class and (self.task != "classify" or self.several):
-            raise ValueError(tr("examples_per_class is for classify with one class each"))
         return self
 
     def files(self, where: str | list[str]) -> list[str]:
         """Gives the paths that are named, with variables filled in."""
         named = [where] if isinstance(where, str) else where
-        return [str(Path(expand_variables(name)).expanduser()) for name in named]
+        return [local_path(name) for name in named]
 
     def column(self, name: str) -> str:
         """Gives what a column is called in the files."""

@@ -96,11 +96,18 @@ def derive_tuning(
     """
     reasons = Reasons()
     given = None if base is None else load_config(base)
-    form = Form(tune.task, 0, tuple(examples["labels"]), tune.several)
-    context = _context(tune, given, form, tokenizer, reasons)
-    form = replace(form, context=context // form.texts)
+    numbers = examples["train"]
+    form = Form(
+        tune.task,
+        0,
+        tuple(examples["labels"]),
+        tune.several,
+        numbers.get("mean", 0.0),
+        numbers.get("deviation", 1.0),
+    )
+    form = replace(form, context=_context(tune, given, form, tokenizer, reasons))
     config = _network(tune, given, model, form, tokenizer, reasons)
-    settings = _settings(tune, base, train, seed, config, context, examples, tokenizer, reasons)
+    settings = _settings(tune, base, train, seed, config, form.row, examples, tokenizer, reasons)
     return TuneDerivation(config, form, settings, reasons.rows)
 
 
@@ -111,24 +118,20 @@ def _context(
     tokenizer: dict[str, Any],
     reasons: Reasons,
 ) -> int:
-    longest = tokenizer["longest"]
-    if tune.task == "lm":
-        longest = LONGEST_ROW if base is None else base.context
-    most = LONGEST_ROW if base is None else base.context
-    wanted = min(most, max(SHORTEST_ROW, -(-longest // 64) * 64))
-    context = reasons.pick(
-        "tune.context",
-        tune.context,
-        wanted,
-        tr("the longest example has {tokens} tokens", tokens=tokenizer["longest"]),
-    )
-    if base is not None and context > base.context:
+    longest, most = tokenizer["longest"], LONGEST_ROW
+    if base is not None:
+        # Text that is cut into pieces fills rows of any length.
+        most = min(LONGEST_ROW, base.context) if tune.task == "lm" else base.context
+    wanted = min(most // form.texts, max(SHORTEST_ROW, -(-longest // 64) * 64))
+    reason = tr("the longest text has {tokens} tokens", tokens=longest)
+    context = int(reasons.pick("tune.context", tune.context, wanted, reason))
+    if base is not None and context * form.texts > base.context:
         raise UserError(
             tr("the base has a context of {tokens} tokens", tokens=base.context),
             where="tune.context",
             remedy=tr("Lower tune.context"),
         )
-    return int(context)
+    return context
 
 
 def _network(
@@ -140,21 +143,20 @@ def _network(
     reasons: Reasons,
 ) -> TransformerConfig:
     told = tune.task in TOLD
-    both = tune.attention == "both" or (tune.attention == "auto" and told and base is None)
+    why = tr("as the base does") if base is not None else tr("text is written from left to right")
+    both = base is not None and not base.causal
+    if base is None and told:
+        both, why = True, tr("a network from scratch may look both ways")
+    usual, asked = ("both" if both else "causal"), tune.attention
+    both = reasons.pick("tune.attention", None if asked == "auto" else asked, usual, why) == "both"
     if both and not told:
         raise UserError(
             tr("a network that writes text looks back alone"),
-            where="tune.attention",
-            remedy=tr("Set it to causal or auto"),
+            where="tune.attention" if asked == "both" else "base",
+            remedy=tr("Set tune.attention to causal, or take a base that writes"),
         )
     if base is None:
-        size = reasons.pick("model.size", model.size, SCRATCH_SIZE, tr("enough for a small task"))
-        try:
-            base = model.build(
-                size=size, vocab_size=tokenizer["vocab_size"], context=form.context, tied=True
-            )
-        except ValueError as error:
-            raise UserError(str(error), where="model") from error
+        base = _from_scratch(model, form, tokenizer, reasons)
     if base.vocab_size < tokenizer["vocab_size"]:
         raise UserError(
             tr(
@@ -165,22 +167,43 @@ def _network(
             where="base",
             remedy=tr("They are not of one model: take both from one folder"),
         )
-    reasons.pick(
-        "tune.attention",
-        None if tune.attention == "auto" else tune.attention,
-        "both" if both else "causal",
-        tr("a network from scratch may look both ways") if both else tr("as the base does"),
-    )
     if not told:
-        return base
+        return replace(base, classes=0, causal=True)
+    if set(tune.lora.targets) & {"lm_head"} and tune.method in ("lora", "dora"):
+        raise UserError(
+            tr("a network that tells classes has no output layer to adapt"),
+            where="tune.lora.targets",
+            remedy=tr("Take lm_head out: the classifier is learnt in any case"),
+        )
     kind = "token" if tune.task == "tag" else "text"
     return replace(
         base,
         classes=form.classes,
         classified=kind,  # type: ignore[arg-type]
         tied_embeddings=True,
-        causal=base.causal and not both,
+        causal=not both,
     )
+
+
+def _from_scratch(
+    model: ModelConfig, form: Form, tokenizer: dict[str, Any], reasons: Reasons
+) -> TransformerConfig:
+    """Gives a network without a base; where classes are told, its output layer is not there."""
+    size = reasons.pick("model.size", model.size, SCRATCH_SIZE, tr("enough for a small task"))
+    context = model.context or form.row
+    if context < form.row:
+        raise UserError(
+            tr("a row has {tokens} tokens", tokens=form.row),
+            where="model.context",
+            remedy=tr("Raise it, or lower tune.context"),
+        )
+    try:
+        built = model.build(
+            size=size, vocab_size=tokenizer["vocab_size"], context=context, tied=True
+        )
+    except ValueError as error:
+        raise UserError(str(error), where="model") from error
+    return replace(built, tied_embeddings=True) if form.task in TOLD else built
 
 
 def _settings(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,28 @@ class Form:
         context: most tokens of one.
         labels: the classes, or kinds of entities.
         several: any number of classes may be right.
+        center: of numbers, what a score of 0 stands for.
+        spread: the same, what a score stands for beyond that.
     """
 
     task: str
     context: int
     labels: tuple[str, ...] = ()
     several: bool = False
+    center: float = 0.0
+    spread: float = 1.0
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Form:
+        """Gives a form as a model's `task.json` says it."""
+        names = [one.name for one in fields(cls)]
+        held = {name: said[name] for name in names if name in said}
+        return cls(**(held | {"labels": tuple(said["labels"])}))
+
+    @property
+    def tells(self) -> tuple[Any, ...]:
+        """Gives what scores are told of: the task and its classes."""
+        return self.task, self.labels, self.several
 
     @property
     def texts(self) -> int:
@@ -119,7 +136,8 @@ class Encoder:
                 chosen = set(example["label"])
                 targets.append([float(label in chosen) for label in self.form.labels])
             elif self.form.task == "regress":
-                targets.append([example["label"]])
+                # What a network says lies near 0 at first, whatever the numbers are.
+                targets.append([(example["label"] - self.form.center) / self.form.spread])
         held = np.array(targets, dtype=np.float32) if targets else None
         return Examples.of(rows, weights, self.form.texts, held)
 
@@ -183,7 +201,10 @@ class Encoder:
             for place, number in enumerate(inside):
                 found[number] = tags[f"{'I' if place else 'B'}-{kind}"]
             ends = [offsets[number] for number in (*inside[:1], *inside[-1:])]
-            self.unfit += not ends or (ends[0][0], ends[-1][1]) != (start, end)  # type: ignore[index]
+            seen = max((offset[1] for offset in offsets if offset is not None), default=0)
+            # What lies behind the cut is none of the tokenizer's.
+            if end <= seen:
+                self.unfit += not ends or (ends[0][0], ends[-1][1]) != (start, end)  # type: ignore[index]
         return found
 
     def _text(self, text: str) -> list[tuple[list[Encoded], float]]:
@@ -216,8 +237,13 @@ class Encoder:
     def _answer(self, prompt: Sequence[Message], answer: str) -> Encoded:
         """Gives a conversation, where the tokens of its last answer alone are wanted."""
         ids, labels = self._said([*prompt, {"role": "assistant", "content": answer}])
-        before = len(self.prompt(prompt))
-        return ids, [IGNORED if n < before - 1 else label for n, label in enumerate(labels)]
+        wanted = [number for number, label in enumerate(labels) if label != IGNORED]
+        # What was said before stands apart from it: the last run of labels is the answer.
+        start = next(
+            (b for a, b in reversed(list(pairwise(wanted))) if b > a + 1),
+            wanted[0],
+        )
+        return ids, [IGNORED if n < start else label for n, label in enumerate(labels)]
 
     def prompt(self, messages: Sequence[Message], room: int = 0) -> list[int]:
         """Gives the tokens after which the model is to speak.
@@ -239,10 +265,16 @@ class Encoder:
         return ids
 
 
-def shortened(messages: Sequence[Message], fits: Any) -> list[Message]:
+def shortened(
+    messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]
+) -> list[Message]:
     """Gives a conversation whose longest turn by others is cut at its end until all fits.
 
     Where that is not enough nothing of it is left, and the rest is for the caller to cut.
+
+    Args:
+        messages: of the conversation.
+        fits: tells whether one fits.
     """
     others = [n for n, message in enumerate(messages) if message["role"] != "assistant"]
     if not others:

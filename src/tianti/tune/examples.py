@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from tianti.tokens.conversations import messages_of
 from tianti.tune.config import COLUMNS, TuneConfig
 
 Example = dict[str, Any]
+# Columns that hold what is to be told or written.
+WANTED = {
+    *("label", "entities", "tags", "target", "summary", "answer", "answers", "output"),
+    *("completion", "chosen", "rejected"),
+}
 
 
 def read_examples(
@@ -49,10 +55,21 @@ def read_examples(
 def _examples(path: str, tune: TuneConfig, answered: bool) -> Iterator[Example]:
     make = _MAKERS[tune.task]
     for line, row in read_numbered_rows(path):
+        here = f"{path}:{line}"
         try:
-            yield make(_named(row, tune), answered) | {"place": f"{path}:{line}"}
+            named = _named(row, tune)
+            if not answered:
+                named = {name: value for name, value in named.items() if name not in WANTED}
+            yield make(named, answered) | {"place": here}
         except UserError as error:
-            raise UserError(error.what, where=f"{path}:{line}", remedy=error.remedy) from error
+            raise UserError(error.what, where=here, remedy=error.remedy) from error
+        except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+            # A shape of data that nobody thought of.
+            raise UserError(
+                tr("this example cannot be read ({reason})", reason=error),
+                where=here,
+                remedy=tr("Compare it with docs/tuning.md"),
+            ) from error
 
 
 def _named(row: Row, tune: TuneConfig) -> Row:
@@ -69,8 +86,12 @@ def _named(row: Row, tune: TuneConfig) -> Row:
     return {k: v for k, v in row.items() if k not in taken} | renamed
 
 
-def _text(row: Row, name: str) -> str:
-    value = row.get(name)
+def _there(row: Row, name: str) -> Any:
+    """Gives the value of a column.
+
+    Raises:
+        UserError: there is no such column.
+    """
     if name not in row:
         raise UserError(
             tr("there is no column {name!r}", name=name),
@@ -79,6 +100,11 @@ def _text(row: Row, name: str) -> str:
                 names=", ".join(map(str, row)) or "–",
             ),
         )
+    return row[name]
+
+
+def _text(row: Row, name: str) -> str:
+    value = _there(row, name)
     if not isinstance(value, str):
         raise UserError(
             tr("{name} is no text but {kind}", name=name, kind=type(value).__name__),
@@ -92,17 +118,9 @@ def _classified(row: Row, answered: bool) -> Example:
     found: Example = {"text": _text(row, "text")}
     if "pair" in row:
         found["pair"] = _text(row, "pair")
-    label = row.get("label")
-    if label is None:
-        if answered:
-            raise UserError(
-                tr("there is no column {name!r}", name="label"),
-                remedy=tr(
-                    "It has: {names}. Say which with tune.columns",
-                    names=", ".join(map(str, row)) or "–",
-                ),
-            )
+    if not answered:
         return found
+    label = _there(row, "label")
     if isinstance(label, list | tuple):
         found["label"] = [_name(one) for one in label]
     else:
@@ -122,9 +140,11 @@ def _measured(row: Row, answered: bool) -> Example:
     found: Example = {"text": _text(row, "text")}
     if "pair" in row:
         found["pair"] = _text(row, "pair")
-    if "label" in row or answered:
+    if answered:
         try:
             found["label"] = float(row["label"])
+            if not math.isfinite(found["label"]):
+                raise ValueError
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 tr("a number is wanted, this is {value!r}", value=row.get("label"))
@@ -136,18 +156,10 @@ def _tagged(row: Row, answered: bool) -> Example:
     if "tokens" in row:
         return _from_tags(row, answered)
     found: Example = {"text": _text(row, "text")}
-    if "entities" not in row:
-        if answered:
-            raise UserError(
-                tr("there is no column {name!r}", name="entities"),
-                remedy=tr(
-                    "It has: {names}. Say which with tune.columns",
-                    names=", ".join(map(str, row)) or "–",
-                ),
-            )
+    if not answered:
         return found
     entities = []
-    for entity in row["entities"] or []:
+    for entity in _there(row, "entities") or []:
         try:
             start, end, kind = _entity(entity)
         except (KeyError, TypeError, ValueError):
@@ -183,7 +195,7 @@ def _entity(entity: Any) -> tuple[int, int, str]:
 def _from_tags(row: Row, answered: bool) -> Example:
     """Gives an example whose text is given in words, each with a tag of the BIO scheme."""
     words = row["tokens"]
-    if not isinstance(words, list) or not words or not all(isinstance(w, str) for w in words):
+    if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
         raise UserError(tr("tokens is a list of words, this is {value!r}", value=words))
     text, places = "", []
     for word in words:
@@ -250,6 +262,8 @@ def _answered(row: Row, answered: bool) -> Example:
         return found
     several = answers if isinstance(answers, list) else [answers]
     texts = [one["text"] if isinstance(one, Mapping) else one for one in several]
+    # SQuAD has all of them in one list.
+    texts = [text for one in texts for text in (one if isinstance(one, list) else [one])]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise UserError(tr("{name} is empty", name="answer"))
     found["messages"].append({"role": "assistant", "content": texts[0]})
@@ -305,3 +319,12 @@ def load_examples(path: Path) -> list[Example]:
     """Reads what `write_examples` wrote."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
+
+
+def text_of(example: Example) -> str:
+    """Gives all the text of an example."""
+    if "text" in example:
+        return "\n".join((example["text"], example.get("pair", "")))
+    said = [*example.get("messages", ()), *example.get("prompt", ())]
+    parts = [message["content"] for message in said]
+    return "\n".join([*parts, *(example[n] for n in ("chosen", "rejected") if n in example)])

@@ -25,6 +25,7 @@ from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import PREDICTIONS, TuneConfig
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.predict import Predictor
+from tianti.tune.prepare import TEST
 
 
 def judge(
@@ -37,7 +38,7 @@ def judge(
 
     Args:
         config: the task, and where it is computed.
-        inputs: folders of `examples` and `model`.
+        inputs: folders of `test` and `model`.
         out: where predictions go.
         display: shows progress.
 
@@ -46,7 +47,7 @@ def judge(
         `recall`, `f1` and `support`; `test_examples`; `task`.
     """
     tune, device = config
-    path = inputs["examples"] / "test.jsonl"
+    path = inputs["test"] / TEST
     if not path.is_file():
         return {"task": tune.task, "figures": {}, "test_examples": 0}
     examples = evenly(load_examples(path), tune.test_examples)
@@ -118,7 +119,8 @@ def _references(example: Example) -> list[str]:
         return example["references"]
     if "chosen" in example:
         return [example["chosen"]]
-    return [example["messages"][-1]["content"]] if "messages" in example else [example["text"]]
+    said = [message for message in example["messages"] if message["role"] == "assistant"]
+    return [said[-1]["content"]]
 
 
 def _classified(

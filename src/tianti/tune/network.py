@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tianti.exchange.huggingface import load_transformer
 from tianti.exchange.peft import adapter_places
+from tianti.files import read_json
 from tianti.model.initialization import initialize
 from tianti.model.lora import LoraConfig, attach
 from tianti.model.transformer import Transformer
+from tianti.tune.config import TASK
 from tianti.tune.derive import TuneStageConfig
+from tianti.tune.encode import Form
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def build_network(config: TuneStageConfig) -> Network:
     model = Transformer(config.model, dropout=config.settings.dropout)
     initialize(model, seed)
     if config.base is not None:
-        _take(model, load_transformer(config.base))
+        _take(model, load_transformer(config.base), _tells(config.base) == config.form.tells)
     method, lora = config.tune.method, config.tune.lora
     adapted = method in ("lora", "dora")
     if adapted:
@@ -69,11 +74,19 @@ def build_network(config: TuneStageConfig) -> Network:
     return Network(model, adapted)
 
 
-def _take(model: Transformer, base: Transformer) -> None:
-    """Fills a network with the weights of another, as far as it has them."""
-    theirs = base.state_dict()
-    ours = model.state_dict()
-    same = {name: held for name, held in theirs.items() if name in ours}
-    # Classes of another task are none of this one's.
-    fits = {name: held for name, held in same.items() if held.shape == ours[name].shape}
-    model.load_state_dict(fits, strict=False)
+def _take(model: Transformer, base: Transformer, same_classes: bool) -> None:
+    """Fills a network with the weights of another; its classifier where it tells the same."""
+    theirs, ours = base.state_dict(), model.state_dict()
+    taken = {name: held for name, held in theirs.items() if name in ours}
+    if not same_classes:
+        taken = {n: held for n, held in taken.items() if not n.startswith("classifier.")}
+    missing = {name for name in ours if not name.startswith("classifier.")} - set(taken)
+    if missing and missing != {"head.weight"}:
+        raise ValueError(f"the base lacks {sorted(missing)[:3]}")
+    model.load_state_dict(taken, strict=False)
+
+
+def _tells(base: Path) -> tuple[Any, ...] | None:
+    """Gives what a base was tuned to tell; None for nothing."""
+    path = base / TASK
+    return Form.read(read_json(path)).tells if path.is_file() else None

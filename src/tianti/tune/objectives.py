@@ -41,6 +41,7 @@ _STEERINGS = {
     "loss": Steering("loss", "val loss"),
     "accuracy": Steering("accuracy", "val acc", more_is_better=True),
     "macro_f1": Steering("macro_f1", "val F1", more_is_better=True),
+    "micro_f1": Steering("micro_f1", "val F1", more_is_better=True),
     "span_f1": Steering("span_f1", "val F1", more_is_better=True),
 }
 
@@ -190,8 +191,10 @@ class ClassObjective:
         micro = 2 * right.sum() / max((told + true).sum(), 1)
         if self._form.task == "tag":
             return figures | {"span_f1": float(micro)}
-        accuracy = float(micro) if self._form.several else float(right.sum() / max(labels, 1))
-        return figures | {"accuracy": accuracy, "macro_f1": float(each.mean() if len(each) else 0)}
+        macro = {"macro_f1": float(each.mean() if len(each) else 0)}
+        if self._form.several:
+            return figures | {"micro_f1": float(micro)} | macro
+        return figures | {"accuracy": float(right.sum() / max(labels, 1))} | macro
 
 
 class WritingObjective(TrainLoss):
@@ -253,10 +256,16 @@ class PreferenceObjective:
 
     def __init__(self, model: Transformer, settings: TrainSettings, tune: TuneConfig):
         self.model, self._precision = model, settings.precision
-        self._kind, self._beta = tune.preference, tune.beta
+        self._kind = tune.preference
+        self._beta = tune.beta or (2.0 if tune.preference == "simpo" else 0.1)
         self._smoothing = settings.label_smoothing
         usual = "accuracy" if tune.steer == "auto" else tune.steer
         self.steering = _STEERINGS[usual]
+
+    @property
+    def needs_reference(self) -> bool:
+        """Tells whether log-probabilities before training are wanted."""
+        return self._kind in ("dpo", "ipo")
 
     def answers(self, rows: Rows) -> tuple[Answers, Tensor]:
         """Gives all answers in the rows, better and worse in turn, and the numbers of the pairs."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from tianti.errors import UserError
 from tianti.exchange.huggingface import CONFIG, load_transformer
@@ -18,10 +19,10 @@ from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.tokens.chat import ChatTemplate
 from tianti.tokens.tokenizer import Tokenizer
-from tianti.tune.config import TOLD, TuneConfig
+from tianti.tune.config import TASK, TOLD, TuneConfig
 from tianti.tune.encode import Encoder, Form, spans_of
-from tianti.tune.examples import Example, read_examples
-from tianti.tune.stage import TASK, template_of, template_tokens
+from tianti.tune.examples import WANTED, Example, read_examples
+from tianti.tune.tokenizing import template_of, template_tokens
 
 # Tokens of texts computed at once, padding included.
 HELD_TOKENS = {"cpu": 8_192, "gpu": 131_072}
@@ -46,7 +47,6 @@ class Predictor:
     """
 
     def __init__(self, folder: Path, device: torch.device):
-        self.folder = folder
         self.form, self._reading = _form_of(folder)
         self._model = load_transformer(folder, device).eval()
         self.tokenizer = Tokenizer.load(folder)
@@ -133,7 +133,7 @@ class Predictor:
 
     def _told(self, scores: torch.Tensor) -> dict[str, Any]:
         if self.form.task == "regress":
-            return {"value": float(scores[0])}
+            return {"value": float(scores[0]) * self.form.spread + self.form.center}
         labels = self.form.labels
         if self.form.several:
             chances = scores.sigmoid().tolist()
@@ -183,11 +183,12 @@ class Predictor:
 
 
 def asked_of(example: Example) -> list[dict[str, Any]]:
-    """Gives a conversation up to where the last answer begins."""
-    messages = list(example.get("messages") or example.get("prompt") or ())
-    while messages and messages[-1]["role"] == "assistant":
-        messages.pop()
-    return messages
+    """Gives a conversation up to where its last answer begins."""
+    if "prompt" in example:
+        return list(example["prompt"])
+    messages = example["messages"]
+    said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    return list(messages[: said[-1]] if said else messages)
 
 
 def _rounded(labels: Sequence[str], chances: Sequence[float]) -> dict[str, float]:
@@ -203,11 +204,12 @@ def _form_of(folder: Path) -> tuple[Form, dict[str, Any]]:
     path = folder / TASK
     if path.is_file():
         said = read_json(path)
-        form = Form(said["task"], said["context"], tuple(said["labels"]), said["several"])
-        return form, said
+        return Form.read(said), said
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     (name, *_) = config.get("architectures") or [""]
-    names = [label for _, label in sorted(config.get("id2label", {}).items(), key=_number)]
+    # Where there are no names, transformers has these two.
+    told = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    names = [label for _, label in sorted(told.items(), key=_number)]
     context = config.get("max_position_embeddings", 1024)
     if name.endswith("ForSequenceClassification"):
         kind = config.get("problem_type")
@@ -261,7 +263,10 @@ def predict(
     """
     predictor = Predictor(folder, device)
     changes = {} if columns is None else {"columns": columns}
-    reading = predictor.reading(**changes)
+    try:
+        reading = predictor.reading(**changes)
+    except ValidationError as error:
+        raise UserError(str(error.errors()[0]["msg"]), where="--column") from error
     examples = read_examples(source, _without_answers(reading), answered=False)
     with display.task("predict", len(examples), "examples") as task:
         found = predictor(
@@ -291,6 +296,5 @@ def predict(
 
 def _without_answers(tune: TuneConfig) -> TuneConfig:
     """Gives the same without the columns that hold what is to be told."""
-    wanted = {"label", "entities", "tags", "target", "summary", "answer", "output", "completion"}
-    kept = {name: theirs for name, theirs in tune.columns.items() if name not in wanted}
+    kept = {name: theirs for name, theirs in tune.columns.items() if name not in WANTED}
     return tune.model_copy(update={"columns": kept})

@@ -76,7 +76,7 @@ def labels_of(examples: Sequence[Example], tune: TuneConfig) -> list[str]:
     if tune.labels is not None:
         if len(set(tune.labels)) != len(tune.labels):
             raise UserError(tr("a class is named twice"), where="tune.labels")
-        return tune.labels
+        return _enough(tune.labels, tune)
     seen: set[str] = set()
     for example in examples:
         if tune.task == "tag":
@@ -90,15 +90,30 @@ def labels_of(examples: Sequence[Example], tune: TuneConfig) -> list[str]:
                 remedy=tr("Set tune.several if any number may be right"),
             )
         seen |= set(label if isinstance(label, list) else [label])
-    if tune.task == "classify" and len(seen) < 2 and not tune.several:
+    if all(label.isdecimal() for label in seen):
+        return _enough(sorted(seen, key=int), tune)
+    return _enough(sorted(seen), tune)
+
+
+def _enough(labels: list[str], tune: TuneConfig) -> list[str]:
+    """Gives the classes, if there are enough to tell apart.
+
+    Raises:
+        UserError: there are not.
+    """
+    if not labels:
         raise UserError(
-            tr("all examples have one class: {name}", name=", ".join(seen)),
+            tr("no example has a class, or entities"),
+            where=tune.train,
+            remedy=tr("Name the column with tune.columns"),
+        )
+    if tune.task == "classify" and len(labels) < 2 and not tune.several:
+        raise UserError(
+            tr("all examples have one class: {name}", name=labels[0]),
             where=tune.train,
             remedy=tr("Name the column of the class with tune.columns.label"),
         )
-    if all(label.isdecimal() for label in seen):
-        return sorted(seen, key=int)
-    return sorted(seen)
+    return labels
 
 
 def check_labels(examples: Sequence[Example], labels: Sequence[str], tune: TuneConfig) -> None:

@@ -1,9 +1,8 @@
-"""The stages of a tuning: examples, tokenizer, train, model."""
+"""The train stage of a tuning, and its model stage."""
 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,246 +10,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Regex, pre_tokenizers, processors
 
 from tianti.device import choose_device, why_not_compiled
-from tianti.errors import UserError
 from tianti.exchange.huggingface import save_transformer
 from tianti.exchange.peft import save_adapters
-from tianti.files import read_json, write_json, write_text
+from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.model.lora import merge
 from tianti.progress import SILENT, Display
 from tianti.tokens.chat import ChatTemplate
 from tianti.tokens.examples import Examples, ExampleStream
-from tianti.tokens.tokenizer import END_OF_TEXT, HAN, Tokenizer
+from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.checkpoint import load_checkpoint
 from tianti.train.rows import rows_of
 from tianti.train.stage import place
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
-from tianti.tune.config import (
-    SHOWN,
-    TOLD,
-    ExamplesStageConfig,
-    TuneConfig,
-    TunedTokenizerConfig,
-)
+from tianti.tune.config import SHOWN, TASK, TOLD, TuneConfig
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, Form, counts_of
-from tianti.tune.examples import Example, load_examples, read_examples, write_examples
+from tianti.tune.examples import Example, load_examples
 from tianti.tune.network import build_network
 from tianti.tune.objectives import PreferenceObjective, objective_of
+from tianti.tune.prepare import TRAIN, VALIDATION
 from tianti.tune.shown import shown_tokens
-from tianti.tune.split import check_labels, few_of_each, labels_of, parted
+from tianti.tune.tokenizing import BESIDE, template_of, template_tokens
 
-SPLITS = ("train", "validation", "test")
-LABELS, TASK = "labels.json", "task.json"
 VALIDATION_ROWS = 16
-# What tokenizers of other families say besides `tokenizer.json`.
-_BESIDE = (
-    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json"),
-    *("added_tokens.json", "merges.txt", "tokenizer.model"),
-)
-
-
-def prepare_examples(
-    config: ExamplesStageConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
-) -> dict[str, Any]:
-    """Reads, checks and splits examples.
-
-    Args:
-        config: files and task.
-        inputs: none.
-        out: where to: `train.jsonl`, `validation.jsonl` and, if there is one, `test.jsonl`.
-        display: shows progress.
-
-    Returns:
-        For each split `examples`, `bytes` and, of classes, `labels`; `labels`, the classes in
-        order; `repeated`, test examples whose text is among those of training too.
-
-    Raises:
-        UserError: an example is wrong, with file and line.
-    """
-    splits, found = read_splits(config.tune, config.seed, display)
-    for name, examples in splits.items():
-        write_examples(out / f"{name}.jsonl", examples)
-    write_json(out / LABELS, found["labels"])
-    if "test" in splits:
-        seen = {_text_of(example) for example in splits["train"]}
-        found["repeated"] = sum(_text_of(example) in seen for example in splits["test"])
-        if found["repeated"]:
-            display.say(
-                tr(
-                    "{count} of {all} test examples are among those of training too",
-                    count=found["repeated"],
-                    all=len(splits["test"]),
-                ),
-                "yellow",
-            )
-    return found
-
-
-def read_splits(
-    tune: TuneConfig, seed: int, display: Display = SILENT
-) -> tuple[dict[str, list[Example]], dict[str, Any]]:
-    """Gives the examples of each split, and what is to be said of them; see `prepare_examples`."""
-    with display.task("examples", 3, "files") as task:
-        splits = {"train": read_examples(tune.train, tune)}
-        for name, where in (("validation", tune.validation), ("test", tune.test)):
-            task.advance(1)
-            if isinstance(where, str | list):
-                splits[name] = read_examples(where, tune)
-    for name, where in (("test", tune.test), ("validation", tune.validation)):
-        if isinstance(where, float):
-            splits["train"], splits[name] = parted(splits["train"], where, tune, seed)
-    labels = labels_of(splits["train"], tune)
-    for examples in splits.values():
-        check_labels(examples, labels, tune)
-    if tune.examples_per_class:
-        splits["train"] = few_of_each(splits["train"], labels, tune.examples_per_class, seed)
-    found: dict[str, Any] = {"labels": labels}
-    for name, examples in splits.items():
-        found[name] = _described(examples, labels, tune)
-    return splits, found
-
-
-def _described(examples: list[Example], labels: list[str], tune: TuneConfig) -> dict[str, Any]:
-    sizes = [len(_text_of(example).encode("utf-8", "replace")) for example in examples]
-    found: dict[str, Any] = {
-        "examples": len(examples),
-        "bytes": sum(sizes),
-        "longest_bytes": max(sizes),
-    }
-    if tune.task == "classify":
-        found["labels"] = dict(zip(labels, counts_of(examples, labels), strict=True))
-    if tune.task == "tag":
-        kinds = Counter(kind for example in examples for *_, kind in example["entities"])
-        found["labels"] = {label: kinds[label] for label in labels}
-    return found
-
-
-def _text_of(example: Example) -> str:
-    if "text" in example:
-        return "\n".join((example["text"], example.get("pair", "")))
-    said = [*example.get("messages", ()), *example.get("prompt", ())]
-    parts = [message["content"] for message in said]
-    return "\n".join([*parts, *(example[n] for n in ("chosen", "rejected") if n in example)])
-
-
-def prepare_tokenizer(
-    config: TunedTokenizerConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
-) -> dict[str, Any]:
-    """Takes the base's tokenizer, or learns one from the training examples.
-
-    Args:
-        config: base, or entries wanted.
-        inputs: folder of `examples`.
-        out: where to.
-        display: shows progress.
-
-    Returns:
-        `vocab_size`; `tokens` of the training examples and `longest` of one.
-
-    Raises:
-        UserError: the tokenizer cannot do what the task needs.
-    """
-    examples = load_examples(inputs["examples"] / "train.jsonl")
-    tune, base = config.tune, config.base
-    if base is None:
-        with display.task("tokenizer", len(examples), "examples") as task:
-            tokenizer = Tokenizer.train(
-                (_counted(text, task) for text in map(_text_of, examples)),
-                config.vocab_size,
-                han_alone=tune.task == "tag",
-            )
-        tokenizer.save(out)
-    else:
-        tokenizer = Tokenizer.load(base)
-        for name in ("tokenizer.json", *_BESIDE):
-            if (base / name).is_file():
-                shutil.copyfile(base / name, out / name)
-    if tune.task in TOLD and tokenizer.inner.post_processor is None and tokenizer.is_own:
-        _mark_ends(tokenizer, tune.task)
-        write_text(out / "tokenizer.json", tokenizer.inner.to_str(pretty=False))
-    template = choose_template(tune, base, tokenizer)
-    if template is not None:
-        write_text(out / "chat_template.jinja", template.source)
-    labels = tuple(read_json(inputs["examples"] / LABELS))
-    form = Form(tune.task, 10**6, labels, tune.several)
-    encoder = Encoder(form, tokenizer, template)
-    lengths = encoder.examples(examples).lengths
-    return {
-        "vocab_size": tokenizer.vocab_size,
-        "tokens": int(lengths.sum()),
-        "longest": int(lengths.max()),
-        "unfit_entities": encoder.unfit,
-    }
-
-
-def _counted(text: str, task: Any) -> str:
-    task.advance(1)
-    return text
-
-
-def _mark_ends(tokenizer: Tokenizer, task: str) -> None:
-    """Has a tokenizer of our own put the tokens around texts that a class is told of."""
-    begin, middle, end = END_OF_TEXT, "<|im_start|>", "<|im_end|>"
-    tokenizer.inner.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}",
-        pair=f"{begin} $A {middle} $B {end}",
-        special_tokens=[
-            (token, tokenizer.inner.token_to_id(token)) for token in (begin, middle, end)
-        ],
-    )
-    if task == "tag":
-        # An entity ends between characters that a merge would join.
-        inner = tokenizer.inner
-        alone = pre_tokenizers.Split(Regex(HAN), behavior="isolated")
-        if "Han" not in str(inner.pre_tokenizer):
-            inner.pre_tokenizer = pre_tokenizers.Sequence([alone, inner.pre_tokenizer])
-
-
-def choose_template(
-    tune: TuneConfig, base: Path | None, tokenizer: Tokenizer
-) -> ChatTemplate | None:
-    """Gives the template of a task's conversations; None where it has none.
-
-    Raises:
-        UserError: the base has no template and none is named.
-    """
-    if tune.task in TOLD or tune.task == "lm":
-        return None
-    special = template_tokens(tokenizer)
-    if tune.template is not None:
-        return ChatTemplate.built_in(tune.template, special)
-    if tokenizer.is_own:
-        written = tune.task in ("translate", "summarize", "answer")
-        return ChatTemplate.built_in("plain" if written else "chatml", special)
-    source = None if base is None else template_of(base)
-    if source is None:
-        raise UserError(
-            tr("the base has no chat template"),
-            where=base,
-            remedy=tr("Choose one with tune.template"),
-        )
-    return ChatTemplate(source, special)
-
-
-def template_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """Gives the names of the tokens that templates write."""
-    if tokenizer.is_own:
-        return {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    return tokenizer.special
-
-
-def template_of(folder: Path) -> str | None:
-    """Gives the chat template of a model directory."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text("utf-8")
-    config = folder / "tokenizer_config.json"
-    found = read_json(config).get("chat_template") if config.is_file() else None
-    return found if isinstance(found, str) else None
 
 
 def tune(
@@ -281,7 +66,7 @@ def tune(
     network = build_network(config)
     model = network.model
     place(model, settings, device)
-    train, validation = (load_examples(inputs["examples"] / f"{n}.jsonl") for n in SPLITS[:2])
+    train, validation = (load_examples(inputs["examples"] / n) for n in (TRAIN, VALIDATION))
     counts = counts_of(train, config.form.labels) if config.tune.task == "classify" else []
     weights = _class_weights(config.tune, counts)
     held, kept = encoder.examples(train, weights), encoder.examples(validation)
@@ -299,7 +84,7 @@ def tune(
     shares = _shares(config.tune, train, config.form.labels, counts)
     make = _StreamMaker(config, tokenizer)
     objective = objective_of(model, settings, config.tune, config.form, counts)
-    if isinstance(objective, PreferenceObjective):
+    if isinstance(objective, PreferenceObjective) and objective.needs_reference:
         held, kept = (
             with_reference(objective, examples, make(examples), display)
             for examples in (held, kept)
@@ -420,7 +205,7 @@ def write_tuned(
         save_adapters(network.model, out / "adapter", str(config.base))
     model = merge(network.model) if network.adapted else network.model
     for path in inputs["tokenizer"].iterdir():
-        if path.name in ("tokenizer.json", *_BESIDE):
+        if path.name in ("tokenizer.json", *BESIDE):
             shutil.copyfile(path, out / path.name)
     ends = tokenizer.ends
     save_transformer(
