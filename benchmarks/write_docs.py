@@ -44,6 +44,7 @@ PARTS = {
         "Training: the same on Chinese text",
         ["time_to_loss.py", "--data", "zh_tech_lctt", "--shares", "0.125"],
     ),
+    "tune_speed": ("Tuning: instructions with adapters beside TRL and PEFT", ["tune_peers.py"]),
     "plan": ("Planning: what was foretold beside what was measured", ["plan.py", "--measure"]),
     "memory": ("Training: memory by vocabulary and checkpointing", ["memory.py"]),
     "judging": (
