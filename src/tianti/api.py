@@ -11,6 +11,7 @@ from tianti.corpus.config import Source
 from tianti.corpus.document import BadInput
 from tianti.corpus.sources import read_source
 from tianti.errors import UserError
+from tianti.exchange.config_file import model_folder
 from tianti.judge import EVALUATIONS
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
@@ -127,15 +128,6 @@ def load_model(folder: str | Path, device: str = "auto") -> Model:
             remedy=tr("Apply it with tianti predict"),
         )
     return Model(path, transformer.eval(), Tokenizer.load(path))
-
-
-def model_folder(folder: str | Path) -> Path:
-    """Gives the model directory that a folder is, or holds as a run does."""
-    from tianti.exchange.huggingface import CONFIG
-
-    path = Path(folder)
-    inner = path / "model"
-    return inner if not (path / CONFIG).is_file() and (inner / CONFIG).is_file() else path
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,13 @@ _ALWAYS = {
 }
 
 
+def model_folder(folder: str | Path) -> Path:
+    """Gives the model directory that a folder is, or holds as a run does."""
+    path = Path(folder)
+    inner = path / "model"
+    return inner if not (path / CONFIG).is_file() and (inner / CONFIG).is_file() else path
+
+
 def load_config(folder: Path) -> TransformerConfig:
     """Reads the shape of a network from a Hugging Face directory.
 

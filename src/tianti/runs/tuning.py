@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tianti.corpus.sources import file_hash
-from tianti.errors import UserError
+from tianti.exchange.config_file import load_config, model_folder
 from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.runs.stages import known_hashes
@@ -31,16 +31,8 @@ def base_of(recipe: Recipe) -> Path | None:
     """
     if recipe.base is None:
         return None
-    path = Path(local_path(recipe.base))
-    inner = path / "model"
-    if not (path / "config.json").is_file() and (inner / "config.json").is_file():
-        return inner
-    if not (path / "config.json").is_file():
-        raise UserError(
-            tr("this is not a model folder: it has no config.json"),
-            where=path,
-            remedy=tr("Give the model/ folder of a run or a Hugging Face directory"),
-        )
+    path = model_folder(local_path(recipe.base))
+    load_config(path)
     return path
 
 

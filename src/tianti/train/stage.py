@@ -68,11 +68,8 @@ def train(
         UserError: too little text for one row, or training fails in a way the user can mend.
         Interrupted: a signal asked to stop; everything done is saved.
     """
-    settings, shape = config.settings, config.model
-    device = choose_device(config.device)
-    if settings.compile and (reason := why_not_compiled(device)):
-        display.say(tr("Training is not compiled: {reason}", reason=reason), "yellow")
-        settings = settings.model_copy(update={"compile": False})
+    shape, device = config.model, choose_device(config.device)
+    settings = compiled_if_possible(config.settings, device, display)
     text, data = _train_data(shape, settings, inputs, ranks, display)
     with contextlib.nullcontext() if ranks.alone else torch.device("meta"):
         model = Transformer(shape, dropout=settings.dropout)
@@ -118,6 +115,16 @@ def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:
         "depth": shape.depth,
         **({"expert_load": trainer.routing.loads()} if trainer.routing else {}),
     }
+
+
+def compiled_if_possible(
+    settings: TrainSettings, device: torch.device, display: Display
+) -> TrainSettings:
+    """Gives settings that do not ask for compiled steps where these cannot be had."""
+    if not settings.compile or not (reason := why_not_compiled(device)):
+        return settings
+    display.say(tr("Training is not compiled: {reason}", reason=reason), "yellow")
+    return settings.model_copy(update={"compile": False})
 
 
 def place(model: Transformer, settings: TrainSettings, device: torch.device) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tianti.device import choose_device, why_not_compiled
+from tianti.device import choose_device
 from tianti.exchange.huggingface import save_transformer
 from tianti.exchange.peft import save_adapters
 from tianti.files import read_json, write_json
@@ -23,7 +23,7 @@ from tianti.tokens.examples import Examples, ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.checkpoint import load_checkpoint
 from tianti.train.rows import rows_of
-from tianti.train.stage import place
+from tianti.train.stage import compiled_if_possible, place
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 from tianti.tune.config import SHOWN, TASK, TOLD, TuneConfig
 from tianti.tune.derive import TuneStageConfig
@@ -57,10 +57,8 @@ def tune(
         UserError: an example does not fit, or training fails in a way the user can mend.
         Interrupted: a signal asked to stop; everything done is saved.
     """
-    settings, device = config.settings, choose_device(config.device)
-    if settings.compile and (reason := why_not_compiled(device)):
-        display.say(tr("Training is not compiled: {reason}", reason=reason), "yellow")
-        settings = settings.model_copy(update={"compile": False})
+    device = choose_device(config.device)
+    settings = compiled_if_possible(config.settings, device, display)
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     encoder = Encoder(config.form, tokenizer, _template(inputs["tokenizer"], config, tokenizer))
     network = build_network(config)
