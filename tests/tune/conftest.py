@@ -102,7 +102,11 @@ def recipe(task, folder, rows, *, steps=80, base=None, train=None, model=None, *
             "device": "cpu",
             "tokenizer": {"vocab_size": 400},
             "model": model or TINY,
-            "train": {"budget": f"{steps} steps", "validate_every": max(1, steps // 4), "dropout": 0}
+            "train": {
+                "budget": f"{steps} steps",
+                "validate_every": max(1, steps // 4),
+                "dropout": 0,
+            }
             | {"batch_tokens": 256}
             | (train or {}),
             "tune": {"task": task, **files, "context": 64} | tune,

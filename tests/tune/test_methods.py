@@ -131,14 +131,37 @@ def test_a_step_is_the_same_however_it_is_split(tmp_path, changes):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_packing_changes_nothing(tmp_path):
-    made = recipe("classify", tmp_path, reviews)
+@pytest.fixture(scope="module")
+def gpt2(translated, tmp_path_factory):
+    """A random GPT-2, whose positions are learnt, with a tokenizer of ours."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    config = transformers.GPT2Config(
+        vocab_size=400,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((translated.path / "model" / name).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("base", [None, "gpt2"])
+def test_packing_changes_nothing(tmp_path, base, request):
+    folder = None if base is None else str(request.getfixturevalue(base))
+    made = recipe("classify", tmp_path, reviews, base=folder)
     call, folders = config_of(made, tmp_path)
     tokenizer = Tokenizer.load(folders["tokenizer"])
     held = Encoder(call.form, tokenizer).examples(
         load_examples(folders["examples"] / "validation.jsonl")
     )
     network = build_network(call).model.eval()
+    torch.manual_seed(1)
     torch.nn.init.normal_(network.classifier.weight)
     objective = objective_of(network, call.settings, call.tune, call.form, [20, 10])
     sums = []

@@ -185,3 +185,29 @@ def test_text_goes_on_from_a_base(translated, tmp_path):
     assert found.results["evaluate"]["figures"]["bits_per_byte"]["value"] < 3.5
     config = read_json(found.path / "model" / "config.json")
     assert config["architectures"] == ["Qwen3ForCausalLM"]
+
+
+def test_preferences_from_scratch(tmp_path):
+    found = carried_out("prefer", tmp_path, preferred, template="plain", steps=8)
+    assert found.results["train"]["validation_accuracy"] >= 0.5
+    assert found.results["evaluate"]["figures"]["rouge1"]["n"] == 30
+
+
+def test_conversations_are_learnt_in_the_forms_data_sets_have(tmp_path):
+    def rows(count, seed):
+        forms = [
+            {
+                "messages": [
+                    {"role": "user", "content": "hi"},
+                    {"role": "assistant", "content": "a"},
+                ]
+            },
+            {"conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "甲"}]},
+            {"instruction": "say", "input": "b", "output": "b"},
+            {"prompt": "c", "completion": "🙂"},
+        ]
+        return (forms * count)[:count]
+
+    found = carried_out("instruct", tmp_path, rows, steps=60)
+    told = predicted(found, [{"prompt": "c"}, {"instruction": "say", "input": "b"}], tmp_path)
+    assert [one["text"] for one in told] == ["🙂", "b"]
