@@ -58,6 +58,8 @@ def say_results(run: Run) -> None:
 def _say_tuned(results: dict[str, Any]) -> None:
     """Shows the figures of a tuned network, and its worst classes."""
     evaluate = results["evaluate"]
+    if not evaluate["figures"]:
+        return
     show(tr("On the test examples:"), "bold")
     for name, figure in evaluate["figures"].items():
         say_metric(name, figure)
