@@ -122,7 +122,7 @@ def tuning_summary(stage: str, metrics: dict[str, Any]) -> str:
         if metrics["labels"]:
             parts.append(tr("{count} classes", count=len(metrics["labels"])))
         return "  ".join(parts)
-    if stage == "test":
+    if stage == "test" and metrics["examples"]:
         return tr("{count} examples", count=f"{metrics['examples']:,}")
     if stage == "train":
         name = metrics["steered_by"]
@@ -134,7 +134,7 @@ def tuning_summary(stage: str, metrics: dict[str, Any]) -> str:
             value=f"{metrics[f'validation_{name}']:.4f}",
             best=metrics["best_step"],
         )
-    if not metrics.get("figures"):
+    if stage == "test" or not metrics.get("figures"):
         return tr("no test examples")
     return "  ".join(f"{name} {figure['value']:.4f}" for name, figure in metrics["figures"].items())
 
