@@ -66,6 +66,7 @@ def test_classes(tmp_path, row, words):
         ({"start": 2, "end": 2, "type": "x"}, "2–2 is not within"),
         ({"start": 0, "type": "x"}, "an entity has start, end and type"),
         ({"start": 1, "end": 3, "type": "x"}, "entities overlap at character 1"),
+        ({"start": 1, "end": 1, "type": "x"}, "1–1 is not within"),
     ],
 )
 def test_entities(tmp_path, entity, words):

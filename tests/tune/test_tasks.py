@@ -211,3 +211,15 @@ def test_conversations_are_learnt_in_the_forms_data_sets_have(tmp_path):
     found = carried_out("instruct", tmp_path, rows, steps=60)
     told = predicted(found, [{"prompt": "c"}, {"instruction": "say", "input": "b"}], tmp_path)
     assert [one["text"] for one in told] == ["🙂", "b"]
+
+
+def test_of_entities_within_others_the_outer_one_is_learnt_and_all_are_judged(tmp_path):
+    def rows(count, seed):
+        inner = {"start": 4, "end": 6, "type": "place"}
+        outer = {"start": 0, "end": 10, "type": "book"}
+        return [{"text": "The 北京 book", "entities": [inner, outer]}] * count
+
+    found = carried_out("tag", tmp_path, rows, steps=40)
+    assert found.results["train"]["unfit_entities"] == 120
+    judged = found.results["evaluate"]["classes"]
+    assert (judged["book"]["recall"], judged["place"]["recall"]) == (1.0, 0.0)

@@ -88,7 +88,7 @@ class Encoder:
 
     Attributes:
         cut: examples that were longer than the context, and were cut.
-        unfit: entities whose ends no token has.
+        unfit: entities that lie within others, or whose ends no token has.
     """
 
     form: Form
@@ -192,7 +192,13 @@ class Encoder:
     def _tags(self, example: Example, offsets: Sequence[Span | None]) -> list[int]:
         tags = {tag: number for number, tag in enumerate(self.form.tags)}
         found = [IGNORED if offset is None else 0 for offset in offsets]
+        outer = 0
         for start, end, kind in example["entities"]:
+            if end <= outer:
+                # A tag tells of one entity: the outer one.
+                self.unfit += 1
+                continue
+            outer = end
             inside = [
                 number
                 for number, offset in enumerate(offsets)

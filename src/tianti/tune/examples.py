@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -177,9 +178,10 @@ def _tagged(row: Row, answered: bool) -> Example:
                 )
             )
         entities.append([start, end, kind])
-    found["entities"] = sorted(entities)
-    for (_, end, _), (start, _, _) in zip(found["entities"], found["entities"][1:], strict=False):
-        if start < end:
+    # Of those within others the outer ones come first.
+    found["entities"] = sorted(entities, key=lambda entity: (entity[0], -entity[1]))
+    for (_, end, _), (start, last, _) in itertools.pairwise(found["entities"]):
+        if start < end < last:
             raise UserError(tr("entities overlap at character {place}", place=start))
     return found
 
