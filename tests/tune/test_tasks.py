@@ -216,7 +216,7 @@ def test_conversations_are_learnt_in_the_forms_data_sets_have(tmp_path):
 def test_of_entities_within_others_the_outer_one_is_learnt_and_all_are_judged(tmp_path):
     def rows(count, seed):
         inner = {"start": 4, "end": 6, "type": "place"}
-        outer = {"start": 0, "end": 10, "type": "book"}
+        outer = {"start": 0, "end": 11, "type": "book"}
         return [{"text": "The 北京 book", "entities": [inner, outer]}] * count
 
     found = carried_out("tag", tmp_path, rows, steps=40)
