@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tuning
+
 ROOT = Path(__file__).parent.parent
 RECIPES = ("quickstart", "wikitext2", "books-en", "tech-zh")
 HEAD = """# Results
@@ -77,6 +79,8 @@ def main() -> None:
     )
     rows = "\n".join(row(name, results) for name, results in finished.items())
     (ROOT / "docs" / "results.md").write_text(head + rows + "\n" + TAIL, "utf-8")
+    # What was measured of tasks stands below.
+    tuning.write_page(json.loads(tuning.TABLE.read_text("utf-8")))
 
 
 if __name__ == "__main__":
