@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 
@@ -26,6 +27,7 @@ from tianti.tune.encode import Encoder
 from tianti.tune.examples import load_examples
 from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
+from tianti.tune.stage import _class_weights
 from tianti.tune.stage import tune as tune_stage
 
 transformers = pytest.importorskip("transformers")
@@ -107,7 +109,7 @@ def test_a_step_is_the_same_however_it_is_split(tmp_path, changes):
     call, folders = config_of(made, tmp_path)
     tokenizer = Tokenizer.load(folders["tokenizer"])
     train = load_examples(folders["examples"] / "train.jsonl")
-    weights = [0.75, 1.5] if "class_weights" in changes else None
+    weights = _class_weights(call.tune, [60, 30])
     held = Encoder(call.form, tokenizer).examples(train, weights)
     network = build_network(call).model
     torch.nn.init.normal_(network.classifier.weight)
@@ -126,6 +128,12 @@ def test_a_step_is_the_same_however_it_is_split(tmp_path, changes):
 
     whole, one = gradients([(0, 4)])
     split, other = gradients([(0, 1), (1, 2), (3, 1)])
+    # What is reported is a mean: of even scores it is that of chance, whatever classes come.
+    torch.nn.init.zeros_(network.classifier.weight)
+    found = objective(rows_of(batch, torch.device("cpu")))
+    assert (found.nats / batch.weight).item() == pytest.approx(math.log(2), rel=1e-5)
+    nats, labels, *_ = objective.tally(found, rows_of(batch, torch.device("cpu"))).tolist()
+    assert nats / labels == pytest.approx(math.log(2), rel=1e-5)
     assert split == pytest.approx(whole, rel=1e-5)
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)

@@ -52,7 +52,7 @@ class Told:
 
     Args:
         total: what is descended.
-        nats: plain cross-entropy, or of numbers the squared error.
+        nats: plain cross-entropy by the classes' weights, or of numbers the squared error.
         scores_NC: of what is supervised.
         places: of it in the rows, flat, int64.
     """
@@ -127,7 +127,8 @@ class ClassObjective:
             log_priors_C=self._priors,
             label_smoothing=self._smoothing,
         )
-        return found, class_loss(scores.detach(), labels).total
+        # Of the weight that a step is divided by, so that it reads as a mean in any batch.
+        return found, class_loss(scores.detach(), labels, weights_C=self._weights).total
 
     @staticmethod
     def _targets(rows: Rows, places: Tensor) -> Tensor:
@@ -137,7 +138,12 @@ class ClassObjective:
 
     def tally(self, found: Told, rows: Rows) -> Tensor:
         """Gives the loss, the number of labels, and what each figure is counted from."""
-        common = [found.nats.item(), float(len(found.places))]
+        nats = found.nats
+        if self._weights is not None:
+            # Validation counts every example alike.
+            labels = rows.labels_BT.flatten()[found.places]
+            nats = class_loss(found.scores_NC, labels).total
+        common = [nats.item(), float(len(found.places))]
         return torch.tensor([*common, *self._counts(found, rows).tolist()], dtype=torch.float64)
 
     def _counts(self, found: Told, rows: Rows) -> np.ndarray:
