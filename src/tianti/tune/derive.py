@@ -217,16 +217,22 @@ def _settings(
     tokenizer: dict[str, Any],
     reasons: Reasons,
 ) -> TrainSettings:
-    said = train.model_fields_set
-    adapters = tune.method in ("lora", "dora")
-    usual = "muon" if base is None else "adamw"
+    said = train.model_dump(include=train.model_fields_set)
+    total, scratch = tokenizer["tokens"], base is None
     optimizer = reasons.pick(
         "train.optimizer",
-        train.optimizer if "optimizer" in said else None,
-        usual,
-        tr("weights drawn anew") if base is None else tr("weights that are good already"),
+        said.get("optimizer"),
+        "muon" if scratch else "adamw",
+        tr("weights drawn anew") if scratch else tr("weights that are good already"),
     )
-    total, text_bytes = tokenizer["tokens"], max(examples["train"]["bytes"], 1)
+    rate = reasons.pick(
+        "train.learning_rate",
+        train.learning_rate,
+        _rate(optimizer, scratch, tune.method, model.width),
+        tr("falls with the width"),
+    )
+    dropout, why = _dropout(tune)
+    dropout = reasons.pick("train.dropout", said.get("dropout"), dropout, why)
     batch = reasons.pick(
         "train.batch_tokens",
         train.batch_tokens,
@@ -234,59 +240,51 @@ def _settings(
         tr("a sixteenth of the examples, 2,048 at most"),
     )
     rows = max(1, round(batch / context))
-    epochs = 12.0 if base is None else 4.0
     fewest = 200 * rows * context / max(total, 1)
     budget = reasons.pick(
         "train.budget",
         train.budget if "budget" in said else None,
-        Budget("epochs", float(math.ceil(min(max(epochs, fewest), 200)))),
+        Budget("epochs", float(math.ceil(min(max(12.0 if scratch else 4.0, fewest), 200)))),
         tr("some passes, and 200 steps at least"),
     )
-    micro = train.micro_batch_rows or max(1, min(rows, MICRO_BATCH_TOKENS // context))
-    rate = reasons.pick(
-        "train.learning_rate",
-        train.learning_rate,
-        _rate(optimizer, base is None, tune.method, model.width),
-        tr("falls with the width"),
-    )
-    dropout = reasons.pick(
-        "train.dropout",
-        train.dropout if "dropout" in said else None,
-        0.1,
-        tr("holds off overfitting"),
-    )
     steps = _steps(budget, rows * context, total)
-    measured = min(VALIDATION_TOKENS, total * examples["validation"]["bytes"] / text_bytes)
-    warmup = train.warmup_steps if train.warmup_steps is not None else max(1, min(40, steps // 10))
-    values = train.model_dump(
-        exclude={
-            *("learning_rate", "start", "output_learning_rate", "batch_tokens", "optimizer"),
-            *("micro_batch_rows", "warmup_steps", "compile", "precision", "budget", "dropout"),
-            *("decay_share", "early_stopping", "validate_every", "validation_tokens"),
+    validation = total * examples["validation"]["bytes"] / max(examples["train"]["bytes"], 1)
+    derived: dict[str, Any] = {
+        "warmup_steps": max(1, min(40, steps // 10)),
+        "decay_share": 0.9,
+        "output_learning_rate": 1.0,
+        # The best weights are kept in any case.
+        "early_stopping": PATIENCE,
+        "validate_every": _between(steps, rows * context, min(VALIDATION_TOKENS, validation)),
+        "validation_tokens": VALIDATION_TOKENS,
+        "micro_batch_rows": max(1, min(rows, MICRO_BATCH_TOKENS // context)),
+    }
+    asked = {name: value for name, value in said.items() if value is not None}
+    values = train.model_dump(exclude={"batch_tokens", "start"}) | derived | asked
+    return TrainSettings(
+        **{name: value for name, value in values.items() if name in TrainSettings.model_fields}
+        | {
+            "budget": budget,
+            "optimizer": optimizer,
+            "learning_rate": rate,
+            "dropout": dropout,
+            "adapter_rate_ratio": tune.lora.rate_ratio,
+            "batch_rows": rows,
+            "micro_batch_rows": min(values["micro_batch_rows"], rows),
+            "compile": train.compile == "on",
+            "start": "random",
+            "seed": seed,
         }
     )
-    return TrainSettings(
-        **values,
-        budget=budget,
-        optimizer=optimizer,
-        learning_rate=rate,
-        output_learning_rate=train.output_learning_rate or 1.0,
-        adapter_rate_ratio=tune.lora.rate_ratio,
-        batch_rows=rows,
-        micro_batch_rows=min(micro, rows),
-        warmup_steps=warmup,
-        decay_share=train.decay_share if "decay_share" in said else 0.9,
-        dropout=0.0 if adapters and "dropout" not in said else dropout,
-        # The best weights are kept in any case.
-        early_stopping=train.early_stopping or PATIENCE,
-        validate_every=train.validate_every or _between(steps, rows * context, measured),
-        validation_tokens=(
-            train.validation_tokens if "validation_tokens" in said else VALIDATION_TOKENS
-        ),
-        precision=train.precision,
-        compile=train.compile == "on",
-        seed=seed,
-    )
+
+
+def _dropout(tune: TuneConfig) -> tuple[float, str]:
+    """Gives the share that is dropped, and why."""
+    if tune.method in ("lora", "dora") and not tune.r_drop:
+        return 0.0, tr("adapters learn little by heart")
+    if tune.r_drop:
+        return 0.1, tr("two passes are to differ")
+    return 0.1, tr("holds off overfitting")
 
 
 def _steps(budget: Budget, step_tokens: int, total: int) -> int:
