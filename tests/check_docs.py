@@ -50,7 +50,7 @@ def problems_of(path: Path) -> list[str]:
     for link in LINK.findall(text):
         if not (path.parent / link).exists():
             problems.append(f"{name}: link to {link} leads nowhere")
-    for recipe in set(re.findall(r"\brecipes/[\w-]+\.yaml", text)):
+    for recipe in set(re.findall(r"\brecipes/[\w/-]+\.yaml", text)):
         if not (ROOT / recipe).is_file():
             problems.append(f"{name}: there is no {recipe}")
     for target in re.findall(r"`make (\w+)`|^make (\w+)", text, re.M):

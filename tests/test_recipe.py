@@ -156,7 +156,7 @@ def test_the_schema_describes_every_field():
             assert "description" in field or "$ref" in field, name
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.name)
 def test_recipes_of_the_project_are_good(path):
     assert Recipe.load(path).name == path.stem
 

@@ -84,6 +84,10 @@ class Recipe(BaseModel):
     def _base_is_tuned(self) -> Recipe:
         if self.base is not None and self.tune is None:
             raise ValueError(tr("base is for recipes with tune"))
+        if self.base is None and self.tune is not None and self.tune.method != "full":
+            raise ValueError(
+                tr("tune.method: {name} needs a base, which is frozen", name=self.tune.method)
+            )
         return self
 
     @field_validator("name")

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.tune.conftest import pairs, recipe, reviews, write
-from tianti.api import load_model, predict, run
+from tianti.api import load_model, predict, run, search
 from tianti.cli.main import app
 from tianti.errors import UserError
 from tianti.progress import SILENT
@@ -143,7 +143,7 @@ def test_all_of_one_class(tmp_path):
         run(made, tmp_path / "run", display=SILENT, until="examples")
 
 
-def test_long_examples_are_cut_and_counted(tmp_path, capsys):
+def test_long_examples_are_cut_and_counted(tmp_path):
     def long(count, seed):
         return [{"text": f"{row['text']} " * 40, "label": row["label"]} for row in reviews(count)]
 
@@ -179,6 +179,8 @@ def test_an_answer_that_does_not_fit_is_refused(tmp_path):
         ({"tune": {"task": "guess", "train": "x"}}, "tune.task"),
         ({"tune": {"task": "classify", "train": "x", "columns": {"lable": "y"}}}, "lable"),
         ({"tune": {"task": "translate", "train": "x", "method": "head"}}, "head"),
+        ({"tune": {"task": "classify", "train": "x", "method": "head"}}, "head needs a base"),
+        ({"tune": {"task": "lm", "train": "x", "method": "lora"}}, "lora needs a base"),
         ({"tune": {"task": "lm", "train": "x", "several": True}}, "several"),
         ({"tune": {"task": "regress", "train": "x", "steer": "accuracy"}}, "steered by loss"),
         ({"tune": {"task": "tag", "train": "x", "sampling": "root"}}, "sampling is for classify"),
@@ -260,12 +262,12 @@ def test_a_model_without_a_task(finished_run, tmp_path):
 
 
 def test_a_base_that_tells_classes_writes_nothing(classified, tmp_path):
+    made = recipe("translate", tmp_path, pairs, base=str(classified.path))
     with pytest.raises(UserError, match="looks back alone"):
-        run(
-            recipe("translate", tmp_path, pairs, base=str(classified.path)),
-            tmp_path / "run",
-            display=SILENT,
-        )
+        run(made, tmp_path / "run", display=SILENT)
+    causal = made.tune.model_copy(update={"attention": "causal"})
+    with pytest.raises(UserError, match="no output layer to write with"):
+        run(made.model_copy(update={"tune": causal}), tmp_path / "other", display=SILENT)
 
 
 def test_adapters_of_an_output_layer_that_is_not_there(translated, tmp_path):
@@ -273,3 +275,21 @@ def test_adapters_of_an_output_layer_that_is_not_there(translated, tmp_path):
     changes = {"base": str(translated.path), "method": "lora", "lora": lora}
     with pytest.raises(UserError, match="no output layer to adapt"):
         run(recipe("classify", tmp_path, reviews, **changes), tmp_path / "run", display=SILENT)
+
+
+def test_what_a_tuning_cannot_do_yet_is_said(tmp_path, monkeypatch):
+    made = recipe("classify", tmp_path, reviews)
+    with pytest.raises(UserError, match="tuned by one process"):
+        run(made, tmp_path / "run", display=SILENT, nproc=2)
+    # As torchrun starts one of two.
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in (place | address).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="tuned by one process"):
+        run(made, tmp_path / "run", display=SILENT)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(made.as_yaml(), "utf-8")
+    with pytest.raises(UserError, match="not searched yet"):
+        search(file, ["train.learning_rate=0.1..0.2"], out=tmp_path / "search", display=SILENT)
+    assert not (tmp_path / "search").exists()

@@ -155,6 +155,12 @@ def _network(
             where="tune.attention" if asked == "both" else "base",
             remedy=tr("Set tune.attention to causal, or take a base that writes"),
         )
+    if base is not None and base.classes and not told:
+        raise UserError(
+            tr("the base tells classes: it has no output layer to write with"),
+            where="base",
+            remedy=tr("Take the model that it was tuned from"),
+        )
     if base is None:
         base = _from_scratch(model, form, tokenizer, reasons)
     if base.vocab_size < tokenizer["vocab_size"]:
@@ -168,7 +174,7 @@ def _network(
             remedy=tr("They are not of one model: take both from one folder"),
         )
     if not told:
-        return replace(base, classes=0, causal=True)
+        return base
     if set(tune.lora.targets) & {"lm_head"} and tune.method in ("lora", "dora"):
         raise UserError(
             tr("a network that tells classes has no output layer to adapt"),
