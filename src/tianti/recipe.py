@@ -166,6 +166,10 @@ class Recipe(BaseModel):
                 exclude_unset=not everything, exclude_none=not everything, exclude=unused
             )
         )
+        if self.tune is not None:
+            # What is not said of a tuning's training is derived, also where pretraining has a
+            # default: said here, it would count as asked for when the file is read again.
+            values["train"] = json.loads(self.train.model_dump_json(exclude_unset=True))
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
