@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from tests.tune.conftest import recipe, reviews
+from tianti.errors import UserError
 from tianti.model.settings import ModelConfig
+from tianti.runs.device_plan import plan_for_devices
+from tianti.runs.plan import plan
+from tianti.runs.terminal import say_plan
 from tianti.train.config import TrainConfig
 from tianti.tune.config import TuneConfig
 from tianti.tune.derive import derive_tuning
@@ -83,3 +90,41 @@ def test_nothing_asked_for_gives_the_rules_of_the_docs():
     steps = settings.budget.amount * 12_000 / (settings.batch_rows * 128)
     assert 200 <= steps < 220
     assert steps / settings.validate_every == pytest.approx(20, rel=0.2)
+
+
+def test_a_plan_foretells_without_doing(tmp_path, capsys):
+    made = recipe("classify", tmp_path, reviews, steps=40, examples_per_class=8)
+    planned = plan(made, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    assert {status for _, status in planned.stages} == {"to do"}
+    assert planned.estimated
+    assert planned.tokens == 40 * 256
+    assert planned.examples["train"] | {"bytes": 0, "longest_bytes": 0} == {
+        "examples": 16,
+        "bytes": 0,
+        "longest_bytes": 0,
+        "labels": {"neg": 8, "pos": 8},
+    }
+    values = json.loads(json.dumps(planned.as_dict()))
+    assert values["model"]["parameters"] == planned.derivation.model.num_parameters()
+    assert values["memory"]["total"] > 0
+    say_plan(planned, tmp_path / "recipe.yaml")
+    said = capsys.readouterr().out
+    assert "training examples        16" in said
+    assert "train.learning_rate" in said
+
+
+def test_a_plan_knows_what_is_done_and_counted(classified):
+    from tianti.recipe import Recipe
+
+    made = Recipe.load(classified.path / "recipe.yaml")
+    planned = plan(made, classified.path)
+    assert {status for _, status in planned.stages} == {"up to date"}
+    assert not planned.estimated
+    shape = planned.derivation.model
+    assert shape.num_parameters() == classified.results["train"]["parameters"]
+
+
+def test_devices_elsewhere_are_not_planned_for(tmp_path):
+    with pytest.raises(UserError, match="for this machine alone"):
+        plan_for_devices(recipe("classify", tmp_path, reviews), "8xH100-80GB")

@@ -35,23 +35,6 @@ def plan_command(
     from tianti.recipe import Recipe
 
     loaded = Recipe.load(recipe, overrides or [])
-    if loaded.tune is not None:
-        from tianti.errors import UserError
-        from tianti.runs.plan import plan_tuning
-        from tianti.runs.terminal import say_tuning_plan
-
-        if devices is not None:
-            raise UserError(
-                tr("a tuning is planned for this machine alone"),
-                where="--devices",
-                remedy=tr("Leave it out"),
-            )
-        tuning = plan_tuning(loaded, out)
-        if as_json:
-            print_json(tuning.as_dict())
-        else:
-            say_tuning_plan(tuning, recipe)
-        return
     if devices is None:
         from tianti.runs.plan import plan
         from tianti.runs.terminal import say_plan

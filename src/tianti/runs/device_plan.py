@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tianti.errors import UserError
+from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.runs.fingerprint import plain
 from tianti.runs.plan import text_bytes
@@ -99,6 +101,12 @@ def plan_for_devices(
     Raises:
         UserError: an unknown device, or a step that so many cannot share.
     """
+    if recipe.tune is not None:
+        raise UserError(
+            tr("a tuning is planned for this machine alone"),
+            where="--devices",
+            remedy=tr("Leave it out"),
+        )
     table = load_table(hardware)
     if devices.lower().endswith("cpu"):
         table["cpu"] = _this_processor(recipe)

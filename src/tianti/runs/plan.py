@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,9 @@ from tianti.runs.fingerprint import fingerprint, plain
 from tianti.runs.manifest import Manifest
 from tianti.runs.runner import default_folder
 from tianti.runs.stages import derive_from_metrics, stage_config, stages_of
-from tianti.runs.tuning import derive_tuning_from
 from tianti.scale.cost import Cost, training_cost
 from tianti.scale.derive import (
     BYTES_PER_TOKEN,
-    UTILISATION,
     Derivation,
     Facts,
     derive,
@@ -34,28 +32,32 @@ PYTHON_DOCS_BYTES = 2_500_000
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run would do.
+class Planned:
+    """What a run would do, whatever its recipe is for.
 
     Args:
         stages: each stage and whether it is up to date.
-        facts: text and machine.
         derivation: every setting with its reason.
-        cost: what training needs.
+        tokens: that will be trained on.
+        seconds: how long that takes.
+        cost: what it needs.
+        estimated: text or examples have not been counted yet.
         warnings: what will not fit here.
     """
 
     stages: list[tuple[str, str]]
-    facts: Facts
-    derivation: Derivation
+    derivation: Derivation | TuneDerivation
+    tokens: float
+    seconds: float
     cost: Cost
-    warnings: list[str] = field(default_factory=list)
+    estimated: bool
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """Gives the plan as plain values; memory by kind and disk in bytes."""
         return {
             "stages": dict(self.stages),
-            "estimated": self.facts.estimated,
+            "estimated": self.estimated,
             "settings": [
                 {"setting": setting, "value": value, "reason": reason}
                 for setting, value, reason in self.derivation.reasons
@@ -63,8 +65,8 @@ class Plan:
             "model": self.derivation.model.as_dict()
             | {"parameters": self.derivation.model.num_parameters()},
             "train": plain(self.derivation.train),
-            "tokens": self.derivation.tokens,
-            "seconds": self.derivation.train_seconds,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
             "flops": self.cost.flops,
             "memory": asdict(self.cost.memory) | {"total": self.cost.memory.total},
             "disk": {
@@ -75,7 +77,18 @@ class Plan:
         }
 
 
-def plan(recipe: Recipe, out: Path | None = None) -> Plan:
+@dataclass(frozen=True)
+class Plan(Planned):
+    """What a run from text would do.
+
+    Args:
+        facts: text and machine.
+    """
+
+    facts: Facts
+
+
+def plan(recipe: Recipe, out: Path | None = None) -> Planned:
     """Foretells a run; reads a little text and times a matrix product, writes nothing.
 
     Args:
@@ -83,10 +96,14 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
         out: folder of the run, which may hold finished stages.
 
     Raises:
-        UserError: a source cannot be read.
+        UserError: a source, or an example, cannot be read.
     """
+    if recipe.tune is not None:
+        from tianti.runs.tuning_plan import plan_tuning
+
+        return plan_tuning(recipe, out)
     folder = out or default_folder(recipe)
-    stages, metrics = _status(recipe, folder)
+    stages, metrics = status_of(recipe, folder)
     if {"corpus", "machine"} <= set(metrics):
         derivation = derive_from_metrics(recipe, metrics)
         train_bytes = metrics["corpus"]["splits"]["train"]["bytes"]
@@ -102,101 +119,19 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
     cost = training_cost(
         derivation.model, derivation.train, derivation.tokens, corpus_tokens, facts.device
     )
-    return Plan(stages, facts, derivation, cost, warnings=_warnings(cost, folder))
-
-
-@dataclass(frozen=True)
-class TuningPlan:
-    """What a tuning would do.
-
-    Args:
-        stages: each stage and whether it is up to date.
-        derivation: every setting with its reason.
-        examples: of each split, and the classes.
-        tokens: that will be trained on.
-        seconds: how long that takes.
-        cost: what it needs.
-        estimated: tokens have not been counted yet.
-        warnings: what will not fit here.
-    """
-
-    stages: list[tuple[str, str]]
-    derivation: TuneDerivation
-    examples: dict[str, Any]
-    tokens: float
-    seconds: float
-    cost: Cost
-    estimated: bool
-    warnings: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Gives the plan as plain values; memory by kind and disk in bytes."""
-        return {
-            "stages": dict(self.stages),
-            "estimated": self.estimated,
-            "settings": [
-                {"setting": setting, "value": value, "reason": reason}
-                for setting, value, reason in self.derivation.reasons
-            ],
-            "model": self.derivation.model.as_dict()
-            | {"parameters": self.derivation.model.num_parameters()},
-            "train": plain(self.derivation.train),
-            "examples": self.examples,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "flops": self.cost.flops,
-            "memory": asdict(self.cost.memory) | {"total": self.cost.memory.total},
-            "disk": {"checkpoints": self.cost.checkpoint_disk},
-            "warnings": self.warnings,
-        }
-
-
-def plan_tuning(recipe: Recipe, out: Path | None = None) -> TuningPlan:
-    """Foretells a tuning; reads the examples and times a matrix product, writes nothing.
-
-    Args:
-        recipe: what to do.
-        out: folder of the run, which may hold finished stages.
-
-    Raises:
-        UserError: an example cannot be read, or the base is no model.
-    """
-    from tianti.device import choose_device
-    from tianti.runs.tuning import estimate_metrics
-    from tianti.scale.machine import speeds
-    from tianti.train.budget import steps_of_budget
-
-    folder = out or default_folder(recipe)
-    stages, metrics = _status(recipe, folder)
-    estimated = not {"examples", "tokenizer"} <= set(metrics)
-    if estimated:
-        metrics = estimate_metrics(recipe) | metrics
-    derivation = derive_tuning_from(recipe, metrics)
-    settings, shape = derivation.train, derivation.model
-    device = choose_device(recipe.device)
-    flops = speeds(device)["matmul_flops"]
-    assert flops is not None
-    speed = flops * UTILISATION / shape.flops_per_token(derivation.form.row)
-    step_tokens = settings.batch_rows * derivation.form.row
-    epoch_tokens = metrics["tokenizer"]["tokens"]
-    steps = steps_of_budget(settings.budget, tokens_per_step=step_tokens, epoch_tokens=epoch_tokens)
-    tokens = settings.budget.amount * speed if steps is None else float(steps * step_tokens)
-    # A base's context may be far longer than the rows it is tuned on.
-    trained = replace(shape, context=derivation.form.row)
-    cost = training_cost(trained, settings, tokens, 0, device.type)
-    return TuningPlan(
+    return Plan(
         stages,
         derivation,
-        metrics["examples"],
-        tokens,
-        tokens / speed,
+        derivation.tokens,
+        derivation.train_seconds,
         cost,
-        estimated,
-        _warnings(cost, folder),
+        facts.estimated,
+        warnings_of(cost, folder),
+        facts,
     )
 
 
-def _status(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+def status_of(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Gives which stages are up to date, and the metrics of those."""
     stages: list[tuple[str, str]] = []
     metrics: dict[str, Any] = {}
@@ -256,7 +191,8 @@ def text_bytes(recipe: Recipe) -> float:
     return num_bytes
 
 
-def _warnings(cost: Cost, folder: Path) -> list[str]:
+def warnings_of(cost: Cost, folder: Path) -> list[str]:
+    """Gives what will not fit into this machine's memory or disk."""
     import psutil
 
     warnings: list[str] = []

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tianti.messages import tr
-from tianti.runs.plan import Plan, TuningPlan
+from tianti.runs.plan import Plan, Planned
 from tianti.runs.runner import REPORT, Run
+from tianti.runs.tuning_plan import TuningPlan
 from tianti.units import format_bytes, format_count, format_duration
 
 _ROWS = (
@@ -69,61 +70,43 @@ def _say_tuned(results: dict[str, Any]) -> None:
         show(tr("  lowest F1: {classes}", classes=told))
 
 
-def say_plan(plan: Plan, recipe: Path) -> None:
+def say_plan(plan: Planned, recipe: Path) -> None:
     """Shows what a run would do."""
-    show(tr("Stages"), "bold")
-    for stage, status in plan.stages:
-        show(f"  {stage:<10} {status}")
-    show(tr("Settings"), "bold")
-    for setting, value, reason in plan.derivation.reasons:
-        show(f"  {setting:<24} {value:<24} {reason}")
-    cost, derivation = plan.cost, plan.derivation
-    show(tr("What training takes"), "bold")
-    rows = (
-        (tr("text"), format_bytes(plan.facts.train_bytes)),
-        (tr("weights"), format_count(derivation.model.num_parameters())),
-        (tr("tokens trained on"), format_count(derivation.tokens)),
-        (tr("arithmetic"), f"{cost.flops:.3g} FLOP"),
-        (tr("memory"), format_bytes(cost.memory.total)),
-        (tr("disk"), format_bytes(cost.checkpoint_disk + cost.tokens_disk)),
-        (tr("training time"), format_duration(derivation.train_seconds)),
-    )
-    for label, value in rows:
-        show(f"  {label:<24} {value}")
-    if plan.facts.estimated:
-        show(tr("The text has not been read yet: its figures are estimated from a part of it."))
-    if plan.warnings:
-        for warning in plan.warnings:
-            show(warning, "yellow")
+    if isinstance(plan, Plan):
+        first = tr("text"), format_bytes(plan.facts.train_bytes)
+        guess = tr("The text has not been read yet: its figures are estimated from a part of it.")
+    else:
+        assert isinstance(plan, TuningPlan)
+        first = tr("training examples"), f"{plan.examples['train']['examples']:,}"
+        guess = tr("Tokens have not been counted yet: their number is estimated.")
+    _say_planned(plan, first)
+    if plan.estimated:
+        show(guess)
+    for warning in plan.warnings:
+        show(warning, "yellow")
     show(tr("Next: tianti run {recipe}", recipe=recipe))
 
 
-def say_tuning_plan(plan: TuningPlan, recipe: Path) -> None:
-    """Shows what a tuning would do."""
+def _say_planned(plan: Planned, first: tuple[str, str]) -> None:
     show(tr("Stages"), "bold")
     for stage, status in plan.stages:
         show(f"  {stage:<10} {status}")
     show(tr("Settings"), "bold")
     for setting, value, reason in plan.derivation.reasons:
         show(f"  {setting:<24} {value:<24} {reason}")
+    cost = plan.cost
     show(tr("What training takes"), "bold")
-    model = plan.derivation.model
     rows = (
-        (tr("training examples"), f"{plan.examples['train']['examples']:,}"),
-        (tr("weights"), format_count(model.num_parameters())),
+        first,
+        (tr("weights"), format_count(plan.derivation.model.num_parameters())),
         (tr("tokens trained on"), format_count(plan.tokens)),
-        (tr("arithmetic"), f"{plan.cost.flops:.3g} FLOP"),
-        (tr("memory"), format_bytes(plan.cost.memory.total)),
-        (tr("disk"), format_bytes(plan.cost.checkpoint_disk)),
+        (tr("arithmetic"), f"{cost.flops:.3g} FLOP"),
+        (tr("memory"), format_bytes(cost.memory.total)),
+        (tr("disk"), format_bytes(cost.checkpoint_disk + cost.tokens_disk)),
         (tr("training time"), format_duration(plan.seconds)),
     )
     for label, value in rows:
         show(f"  {label:<24} {value}")
-    if plan.estimated:
-        show(tr("Tokens have not been counted yet: their number is estimated."))
-    for warning in plan.warnings:
-        show(warning, "yellow")
-    show(tr("Next: tianti run {recipe}", recipe=recipe))
 
 
 def say_funnel(corpus: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from tianti.exchange.config_file import load_config, model_folder
 from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.runs.stages import known_hashes
-from tianti.scale.derive import BYTES_PER_TOKEN
 from tianti.tune.config import ExamplesStageConfig, TuneConfig, TunedTokenizerConfig, local_path
 from tianti.tune.derive import TuneDerivation, TuneStageConfig, derive_tuning, vocabulary_of
 
@@ -137,20 +136,3 @@ def tuning_summary(stage: str, metrics: dict[str, Any]) -> str:
     if stage == "test" or not metrics.get("figures"):
         return tr("no test examples")
     return "  ".join(f"{name} {figure['value']:.4f}" for name, figure in metrics["figures"].items())
-
-
-def estimate_metrics(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Gives about what the first stages would find, by reading the examples."""
-    from tianti.tune.prepare import read_splits
-
-    tune, base = recipe.tune, base_of(recipe)
-    assert tune is not None
-    examples = read_splits(tune, recipe.seed)[1]
-    train = examples["train"]
-    size = recipe.tokenizer.vocab_size or vocabulary_of(train["bytes"])
-    tokenizer = {
-        "vocab_size": size if base is None else 0,
-        "tokens": int(train["bytes"] / BYTES_PER_TOKEN) + 3 * train["examples"],
-        "longest": int(train["longest_bytes"] / BYTES_PER_TOKEN) + 3,
-    }
-    return {"examples": examples, "tokenizer": tokenizer}
