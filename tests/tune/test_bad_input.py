@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -253,6 +254,17 @@ def test_commands_end_with_2_and_a_line(classified, tmp_path):
         display=SILENT,
     )
     assert told[0]["label"] == "pos"
+
+
+def test_a_question_that_the_template_refuses_is_named_in_prediction_too(translated, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(translated.path / "model", folder)
+    refusing = "{% if messages[0].content == 'bad' %}{{ raise_exception('no') }}{% endif %}x"
+    (folder / "chat_template.jinja").write_text(refusing)
+    source = write(tmp_path / "asked.jsonl", [{"source": "fine"}, {"source": "bad"}])
+    with pytest.raises(UserError, match="refuses this: no") as error:
+        predict(folder, source, device="cpu", display=SILENT)
+    assert str(error.value.where) == f"{source}:2"
 
 
 def test_a_model_without_a_task(finished_run, tmp_path):

@@ -29,6 +29,7 @@ from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
 from tianti.tune.stage import _class_weights
 from tianti.tune.stage import tune as tune_stage
+from tianti.tune.tokenizing import template_for
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -394,9 +395,7 @@ def test_a_long_prompt_is_cut_and_the_answer_of_a_pair_is_kept(translated, tmp_p
     )
     call, folders = config_of(made, tmp_path)
     tokenizer = Tokenizer.load(folders["tokenizer"])
-    from tianti.tune.stage import _template
-
-    encoder = Encoder(call.form, tokenizer, _template(folders["tokenizer"], call, tokenizer))
+    encoder = Encoder(call.form, tokenizer, template_for("prefer", folders["tokenizer"], tokenizer))
     held = encoder.examples(load_examples(folders["examples"] / "train.jsonl")[:1])
     ends = [0, *held.text_ends.tolist()]
     said = [

@@ -22,7 +22,8 @@ from tianti.tune.encode import Encoder, counts_of
 from tianti.tune.examples import load_examples
 from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
-from tianti.tune.stage import _said_of, _template, with_reference
+from tianti.tune.stage import _said_of, with_reference
+from tianti.tune.tokenizing import template_for
 
 transformers = pytest.importorskip("transformers")
 
@@ -36,7 +37,7 @@ class Prepared:
         metrics = {name: done.results[name] for name in ("examples", "tokenizer")}
         self.call, _ = tuning_config("train", made, folder / "run", metrics)
         self.tokenizer = Tokenizer.load(folder / "run" / "tokenizer")
-        template = _template(folder / "run" / "tokenizer", self.call, self.tokenizer)
+        template = template_for(task, folder / "run" / "tokenizer", self.tokenizer)
         self.examples = load_examples(folder / "run" / "examples" / "validation.jsonl")[:12]
         self.held = Encoder(self.call.form, self.tokenizer, template).examples(self.examples)
         self.network = build_network(self.call).model

@@ -131,7 +131,8 @@ def _read_classes(values: Values) -> Values:
     name = (values.get("architectures") or [""])[0]
     for classified, ending in _CLASSIFIERS.items():
         if name.endswith(ending):
-            count = values.get("num_labels") or len(values.get("id2label") or "12")
+            # Two is what transformers has where nothing is said.
+            count = values.get("num_labels") or len(values.get("id2label") or {}) or 2
             # Whatever is said of an output layer, there is none.
             return {"classes": count, "classified": classified, "tied_embeddings": True}
     return {}

@@ -10,7 +10,13 @@ from tianti.exchange.config_file import load_config, model_folder
 from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.runs.stages import known_hashes
-from tianti.tune.config import ExamplesStageConfig, TuneConfig, TunedTokenizerConfig, local_path
+from tianti.tune.config import (
+    ExamplesStageConfig,
+    JudgeStageConfig,
+    TuneConfig,
+    TunedTokenizerConfig,
+    local_path,
+)
 from tianti.tune.derive import TuneDerivation, TuneStageConfig, derive_tuning, vocabulary_of
 
 # What of a model directory decides what comes of it.
@@ -58,7 +64,7 @@ def tuning_config(
         return TunedTokenizerConfig(tune, base, size), identity
     if stage == "evaluate":
         said = tune.model_dump(mode="json", include=_JUDGING)
-        return (tune, recipe.device), said
+        return JudgeStageConfig(tune, recipe.device), said
     derivation = derive_tuning_from(recipe, metrics)
     settings = derivation.train
     call = TuneStageConfig(derivation.model, settings, tune, derivation.form, base, recipe.device)

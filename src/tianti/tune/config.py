@@ -30,10 +30,6 @@ COLUMNS: dict[str, dict[str, str]] = {
     "prefer": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
     "lm": {"text": "text"},
 }
-# What stages leave for the report: predictions on the test, and examples as tokens.
-PREDICTIONS, SHOWN = "predictions.jsonl", "tokens.json"
-# What a model says of the task it was tuned for, beside its weights.
-TASK = "task.json"
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "classify": ("pair",),
     "regress": ("pair",),
@@ -44,7 +40,10 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     ),
     "prefer": ("messages", "conversations", "system"),
 }
-
+# What stages leave for the report: predictions on the test, and examples as tokens.
+PREDICTIONS, SHOWN = "predictions.jsonl", "tokens.json"
+# What a model says of the task it was tuned for, beside its weights.
+TASK = "task.json"
 
 Files = str | Annotated[list[str], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -140,7 +139,7 @@ class TuneConfig(BaseModel):
         " vicuna; the base's own when not given.",
     )
     context: Count | None = Field(
-        None, gt=7, description="Tokens in a row; longer examples are cut and counted."
+        None, gt=7, description="Most tokens of a text; longer ones are cut and counted."
     )
     noise: float = Field(
         0.0, ge=0, lt=1, description="Share of the tokens of training texts that are hidden."
@@ -225,6 +224,14 @@ class ExamplesStageConfig:
 
     tune: TuneConfig
     seed: int
+
+
+@dataclass(frozen=True)
+class JudgeStageConfig:
+    """What the evaluate stage needs."""
+
+    tune: TuneConfig
+    device: str = "auto"
 
 
 @dataclass(frozen=True)

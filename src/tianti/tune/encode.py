@@ -17,7 +17,7 @@ from tianti.tokens.chat import ChatEncoder, ChatTemplate, Message
 from tianti.tokens.examples import IGNORED, Examples
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import TOLD
-from tianti.tune.examples import Example
+from tianti.tune.examples import Example, named
 
 Encoded = tuple[list[int], list[int]]
 Span = tuple[int, int]
@@ -125,13 +125,10 @@ class Encoder:
         weights: list[float] = []
         targets: list[Any] = []
         for example in examples:
-            try:
+            with named(example):
                 for texts, weight in self._encoded(example, class_weights):
                     rows += texts
                     weights.append(weight)
-            except UserError as error:
-                where = error.where or example.get("place")
-                raise UserError(error.what, where=where, remedy=error.remedy) from error
             if self.form.several:
                 chosen = set(example["label"])
                 targets.append([float(label in chosen) for label in self.form.labels])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -308,6 +309,16 @@ _MAKERS = {
     "prefer": _preferred,
     "lm": _plain,
 }
+
+
+@contextlib.contextmanager
+def named(example: Example) -> Iterator[None]:
+    """Has an error say which example it is about: its file and line."""
+    try:
+        yield
+    except UserError as error:
+        where = error.where or example.get("place")
+        raise UserError(error.what, where=where, remedy=error.remedy) from error
 
 
 def write_examples(path: Path, examples: list[Example]) -> None:

@@ -22,14 +22,14 @@ from tianti.exchange.huggingface import load_transformer
 from tianti.files import write_text
 from tianti.progress import SILENT, Display
 from tianti.tokens.tokenizer import Tokenizer
-from tianti.tune.config import PREDICTIONS, TuneConfig
+from tianti.tune.config import PREDICTIONS, JudgeStageConfig
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.predict import Predictor
 from tianti.tune.prepare import TEST
 
 
 def judge(
-    config: tuple[TuneConfig, str],
+    config: JudgeStageConfig,
     inputs: dict[str, Path],
     out: Path,
     display: Display = SILENT,
@@ -46,7 +46,7 @@ def judge(
         `figures`, each with its interval; `classes`, of each class or kind of entity `precision`,
         `recall`, `f1` and `support`; `test_examples`; `task`.
     """
-    tune, device = config
+    tune, device = config.tune, config.device
     path = inputs["test"] / TEST
     if not path.is_file():
         return {"task": tune.task, "figures": {}, "test_examples": 0}

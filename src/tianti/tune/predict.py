@@ -17,12 +17,11 @@ from tianti.generate.batch import generate_texts
 from tianti.generate.config import SamplingConfig
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
-from tianti.tokens.chat import ChatTemplate
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import TASK, TOLD, TuneConfig
 from tianti.tune.encode import Encoder, Form, spans_of
-from tianti.tune.examples import WANTED, Example, read_examples
-from tianti.tune.tokenizing import template_of, template_tokens
+from tianti.tune.examples import WANTED, Example, named, read_examples
+from tianti.tune.tokenizing import template_for
 
 # Tokens of texts computed at once, padding included.
 HELD_TOKENS = {"cpu": 8_192, "gpu": 131_072}
@@ -50,12 +49,9 @@ class Predictor:
         self.form, self._reading = _form_of(folder)
         self._model = load_transformer(folder, device).eval()
         self.tokenizer = Tokenizer.load(folder)
-        template = None
-        if self.form.task not in TOLD:
-            source = template_of(folder)
-            if source is None:
-                raise UserError(tr("the model has no chat template"), where=folder)
-            template = ChatTemplate(source, template_tokens(self.tokenizer))
+        template = template_for(self.form.task, folder, self.tokenizer)
+        if template is None and self.form.task not in TOLD:
+            raise UserError(tr("the model has no chat template"), where=folder)
         self.encoder = Encoder(self.form, self.tokenizer, template)
 
     def reading(self, **changes: Any) -> TuneConfig:
@@ -96,10 +92,11 @@ class Predictor:
         offsets: list[Any] = [None] * len(examples)
         encoded: list[list[int]] = []
         for number, example in enumerate(examples):
-            if tagged:
-                ids, offsets[number] = self.encoder.tagged(example)
-            else:
-                ids = self.encoder.told(example)
+            with named(example):
+                if tagged:
+                    ids, offsets[number] = self.encoder.tagged(example)
+                else:
+                    ids = self.encoder.told(example)
             encoded.append(ids)
         found: list[dict[str, Any]] = [{}] * len(examples)
         for group, scores in self._scores(encoded):
@@ -160,8 +157,10 @@ class Predictor:
     ) -> list[dict[str, Any]]:
         sampling = SamplingConfig(temperature=0.0, max_tokens=max_tokens)
         room = min(max_tokens, self.form.context // 2)
-        prompts = [self.encoder.prompt(asked_of(example), room) for example in examples]
-        found: list[dict[str, Any]] = []
+        prompts = []
+        for example in examples:
+            with named(example):
+                prompts.append(self.encoder.prompt(asked_of(example), room))
         # Those of one length together, some at a time, so that progress is seen.
         order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
         written: dict[int, str] = {}
@@ -178,8 +177,7 @@ class Predictor:
             )
             for number, one in zip(group, made, strict=True):
                 written[number] = one.text
-        found = [{"text": written[number].strip()} for number in range(len(prompts))]
-        return found
+        return [{"text": written[number].strip()} for number in range(len(prompts))]
 
 
 def asked_of(example: Example) -> list[dict[str, Any]]:

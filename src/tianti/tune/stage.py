@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from tianti.exchange.peft import save_adapters
 from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.model.lora import merge
+from tianti.objective.classify import class_weights
 from tianti.progress import SILENT, Display
-from tianti.tokens.chat import ChatTemplate
 from tianti.tokens.examples import Examples, ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.checkpoint import load_checkpoint
 from tianti.train.rows import rows_of
 from tianti.train.stage import compiled_if_possible, place
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
-from tianti.tune.config import SHOWN, TASK, TOLD, TuneConfig
+from tianti.tune.config import SHOWN, TASK, TuneConfig
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, Form, counts_of
 from tianti.tune.examples import Example, load_examples
@@ -33,7 +34,7 @@ from tianti.tune.network import build_network
 from tianti.tune.objectives import PreferenceObjective, objective_of
 from tianti.tune.prepare import TRAIN, VALIDATION
 from tianti.tune.shown import shown_tokens
-from tianti.tune.tokenizing import BESIDE, template_of, template_tokens
+from tianti.tune.tokenizing import BESIDE, template_for
 
 VALIDATION_ROWS = 16
 
@@ -50,8 +51,11 @@ def tune(
         display: shows progress.
 
     Returns:
-        As of `tianti.train.stage.train`, with the figures of the best validation, `cut`, the
-        examples that were too long, and `filled`, the share of places in rows that hold tokens.
+        `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
+        `best_step`, `stopped_early`, `device`, `compiled` as `tianti.train.stage.train`;
+        `steered_by`, the figure that validation steered by, and `validation_…`, its best value;
+        `parameters`, and `trained_parameters` of them; `cut`, examples that were too long;
+        `unfit_entities`; `filled`, the share of places in rows that hold tokens.
 
     Raises:
         UserError: an example does not fit, or training fails in a way the user can mend.
@@ -60,7 +64,8 @@ def tune(
     device = choose_device(config.device)
     settings = compiled_if_possible(config.settings, device, display)
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    encoder = Encoder(config.form, tokenizer, _template(inputs["tokenizer"], config, tokenizer))
+    template = template_for(config.form.task, inputs["tokenizer"], tokenizer)
+    encoder = Encoder(config.form, tokenizer, template)
     network = build_network(config)
     model = network.model
     place(model, settings, device)
@@ -80,25 +85,41 @@ def tune(
         )
     write_json(out / SHOWN, shown_tokens(held, config.form, tokenizer))
     shares = _shares(config.tune, train, config.form.labels, counts)
-    make = _StreamMaker(config, tokenizer)
+    make = partial(ExampleStream, context=config.form.row, pad=tokenizer.padding)
     objective = objective_of(model, settings, config.tune, config.form, counts)
     if isinstance(objective, PreferenceObjective) and objective.needs_reference:
         held, kept = (
-            with_reference(objective, examples, make(examples), display)
+            with_reference(objective, examples, make(examples, rows=1, seed=0), display)
             for examples in (held, kept)
         )
     data = TrainData(
-        make(held, settings.batch_rows, settings.seed, shares, config.tune.noise),
-        make(kept),
+        make(
+            held,
+            rows=settings.batch_rows,
+            seed=settings.seed,
+            shares=shares,
+            noise=config.tune.noise,
+        ),
+        make(kept, rows=VALIDATION_ROWS, seed=0),
         most_validation=float("inf"),
     )
     trainer = Trainer(model, settings, data, out, display, objective=objective)
-    state = trainer.fit()
-    steering = objective.steering
+    trainer.fit()
+    places = data.train.epoch_tokens
+    return _metrics(trainer, device) | {
+        "cut": encoder.cut,
+        "unfit_entities": encoder.unfit,
+        "filled": float(held.lengths.sum() / places) if shares is None else None,
+    }
+
+
+def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:
+    """Gives what came of a training; see `tune`."""
+    state, steering, model = trainer.state, trainer.objective.steering, trainer.model
     return {
         "steps": state.step,
         "tokens": state.tokens,
-        "epochs": state.tokens / data.train.epoch_tokens,
+        "epochs": state.tokens / trainer.data.train.epoch_tokens,
         "train_seconds": state.train_seconds,
         "tokens_per_second": state.tokens / max(state.train_seconds, 1e-9),
         "skipped_steps": state.skipped_steps,
@@ -106,51 +127,16 @@ def tune(
         "stopped_early": state.stopped,
         "steered_by": steering.name,
         f"validation_{steering.name}": steering.value(state.best_validation),
-        "parameters": config.model.num_parameters(),
+        "parameters": model.config.num_parameters(),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "cut": encoder.cut,
-        "unfit_entities": encoder.unfit,
-        "filled": float(held.lengths.sum() / data.train.epoch_tokens) if shares is None else None,
         "device": str(device),
-        "compiled": settings.compile,
+        "compiled": trainer.settings.compile,
     }
-
-
-class _StreamMaker:
-    def __init__(self, config: TuneStageConfig, tokenizer: Tokenizer):
-        self._context, self._pad = config.form.row, tokenizer.padding
-
-    def __call__(
-        self,
-        examples: Examples,
-        rows: int = VALIDATION_ROWS,
-        seed: int = 0,
-        shares: np.ndarray | None = None,
-        noise: float = 0.0,
-    ) -> ExampleStream:
-        return ExampleStream(
-            examples,
-            context=self._context,
-            rows=rows,
-            seed=seed,
-            pad=self._pad,
-            shares=shares,
-            noise=noise,
-        )
-
-
-def _template(folder: Path, config: TuneStageConfig, tokenizer: Tokenizer) -> ChatTemplate | None:
-    source = template_of(folder)
-    if config.tune.task in TOLD or config.tune.task == "lm" or source is None:
-        return None
-    return ChatTemplate(source, template_tokens(tokenizer))
 
 
 def _class_weights(tune: TuneConfig, counts: Sequence[int]) -> list[float] | None:
     if tune.class_weights == "none":
         return None
-    from tianti.objective.classify import class_weights
-
     return class_weights(counts, tune.class_weights).tolist()
 
 
@@ -214,7 +200,8 @@ def write_tuned(
         more=_said_of(config.form),
         ends=ends,
     )
-    write_json(out / TASK, asdict(config.form) | _reading(config.tune))
+    reading = {"columns": config.tune.columns, "max_tokens": config.tune.max_tokens}
+    write_json(out / TASK, asdict(config.form) | reading)
     return {"parameters": model.config.num_parameters(), "step": checkpoint.state.step}
 
 
@@ -233,7 +220,3 @@ def _said_of(form: Form) -> dict[str, Any]:
         kind = "multi" if form.several else "single"
         return said | {"problem_type": f"{kind}_label_classification"}
     return said
-
-
-def _reading(tune: TuneConfig) -> dict[str, Any]:
-    return {"columns": tune.columns, "max_tokens": tune.max_tokens}

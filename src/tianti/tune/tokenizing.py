@@ -18,7 +18,7 @@ from tianti.tokens.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, HAN, Tokenizer
 from tianti.tune.config import TOLD, TuneConfig, TunedTokenizerConfig
 from tianti.tune.encode import Encoder, Form
 from tianti.tune.examples import load_examples, text_of
-from tianti.tune.prepare import LABELS
+from tianti.tune.prepare import LABELS, TRAIN
 
 # What tokenizers of other families say besides `tokenizer.json`.
 BESIDE = (
@@ -44,7 +44,7 @@ def prepare_tokenizer(
     Raises:
         UserError: the tokenizer cannot do what the task needs.
     """
-    examples = load_examples(inputs["examples"] / "train.jsonl")
+    examples = load_examples(inputs["examples"] / TRAIN)
     tune, base = config.tune, config.base
     if base is None:
         with display.task("tokenizer", len(examples), "examples") as task:
@@ -132,6 +132,12 @@ def template_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     if tokenizer.is_own:
         return {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
     return tokenizer.special
+
+
+def template_for(task: str, folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Gives the template in a folder that a task's conversations are written by; None without."""
+    source = None if task in TOLD or task == "lm" else template_of(folder)
+    return None if source is None else ChatTemplate(source, template_tokens(tokenizer))
 
 
 def template_of(folder: Path) -> str | None:
