@@ -53,7 +53,7 @@ class TrainState:
         bad_in_a_row: steps without an update up to here.
         batch_offset: batches passed over by going back: step `s` sees batch `s + batch_offset`.
         rewinds: how often training went back.
-        best_validation: bits per byte of the best validation.
+        best_validation: cost of the best validation, such as bits per byte.
         best_step: step of it.
         validations_since_best: how many were no better.
         stopped: no better validation is to be hoped for.
