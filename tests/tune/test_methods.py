@@ -19,15 +19,20 @@ from tianti import interruption
 from tianti.api import predict, run
 from tianti.files import read_json
 from tianti.progress import SILENT
+from tianti.recipe import Recipe
+from tianti.runs.fingerprint import plain
+from tianti.runs.stages import stage_config, stages_of
 from tianti.runs.tuning import tuning_config
+from tianti.tokens.chat import BUILT_IN
 from tianti.tokens.examples import ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.rows import rows_of
+from tianti.tune.config import TuneConfig
 from tianti.tune.encode import Encoder
 from tianti.tune.examples import load_examples
 from tianti.tune.network import build_network
-from tianti.tune.objectives import objective_of
-from tianti.tune.stage import _class_weights
+from tianti.tune.objectives import ClassObjective, objective_of
+from tianti.tune.stage import _class_weights, _shares
 from tianti.tune.stage import tune as tune_stage
 from tianti.tune.tokenizing import template_for
 
@@ -422,3 +427,98 @@ def test_a_base_with_other_classes_gives_its_body_alone(classified, tmp_path):
         call, _ = config_of(recipe("classify", folder, rows, base=str(classified.path)), folder)
         classifier = build_network(call).model.classifier.weight
         assert bool(classifier.abs().sum() > 0) is kept
+
+
+def test_a_validation_measures_every_example_once(tmp_path, monkeypatch):
+    made = recipe("classify", tmp_path, reviews, steps=4)
+    call, folders = config_of(made, tmp_path)
+    counted = []
+    inner = ClassObjective.figures
+    monkeypatch.setattr(
+        ClassObjective, "figures", lambda self, sums: counted.append(sums[1]) or inner(self, sums)
+    )
+    (tmp_path / "out").mkdir()
+    tune_stage(call, folders, tmp_path / "out")
+    assert set(counted) == {30}
+
+
+def test_the_template_of_a_tuned_base_is_used_again(translated, tmp_path):
+    said = {"prompt": "two", "completion": "zwei"}
+    made = recipe("instruct", tmp_path, lambda c, s: [said] * c, base=str(translated.path))
+    run(made, tmp_path / "run", display=SILENT, until="tokenizer")
+    names = tmp_path / "run" / "tokenizer", translated.path / "model"
+    one, other = ((folder / "chat_template.jinja").read_text() for folder in names)
+    assert one == other
+    assert one == (BUILT_IN / "plain.jinja").read_text()
+
+
+def test_of_a_preferred_answer_nothing_said_before_is_learnt(translated, tmp_path):
+    turns = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "eins"},
+        {"role": "user", "content": "two"},
+    ]
+    rows = [{"prompt": turns, "chosen": "zwei", "rejected": "drei"}]
+    made = recipe(
+        "prefer", tmp_path, lambda c, s: rows * c, base=str(translated.path), context=32, steps=2
+    )
+    call, folders = config_of(made, tmp_path)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    template = template_for("prefer", folders["tokenizer"], tokenizer)
+    held = Encoder(call.form, tokenizer, template).examples(
+        load_examples(folders["examples"] / "train.jsonl")[:1]
+    )
+    said = tokenizer.decode([label for label in held.labels.tolist() if label >= 0])
+    assert said == "zwei<|im_end|>drei<|im_end|>"
+
+
+@pytest.mark.parametrize(("sampling", "ratio"), [("balanced", 1.0), ("root", 2**0.5)])
+def test_rare_classes_are_drawn_more_often(sampling, ratio):
+    tune = TuneConfig(task="classify", train="x", sampling=sampling)
+    examples = reviews(90)
+    shares = _shares(tune, examples, ["neg", "pos"], [30, 60])
+    of_class = {
+        label: sum(
+            share for share, row in zip(shares, examples, strict=True) if row["label"] == label
+        )
+        for label in ("neg", "pos")
+    }
+    assert sum(of_class.values()) == pytest.approx(90)
+    assert of_class["pos"] / of_class["neg"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ({"noise": 0.1}, ["train"]),
+        ({"steer": "loss"}, ["train"]),
+        ({"class_weights": "inverse"}, ["train"]),
+        ({"r_drop": 1.0}, ["train"]),
+        ({"sampling": "root"}, ["train"]),
+        ({"context": 48}, ["train"]),
+        ({"attention": "causal"}, ["train"]),
+        ({"examples_per_class": 9}, ["examples"]),
+        ({"columns": {"text": "text"}}, ["examples", "test"]),
+        ({"max_tokens": 7}, ["evaluate", "model"]),
+        ({"test_examples": 7}, ["evaluate"]),
+        # What changes nothing.
+        ({"lora": {"rank": 3}}, []),
+        ({"attention": "both"}, []),
+    ],
+)
+def test_a_setting_redoes_the_stages_that_go_by_it(classified, tmp_path, change, redone):
+    made = Recipe.load(classified.path / "recipe.yaml")
+    values = made.tune.model_dump(exclude_unset=True) | change
+    other = made.model_copy(update={"tune": TuneConfig(**values)})
+    metrics = {n: classified.results[n] for n in ("examples", "test", "tokenizer", "train")}
+
+    def identities(one):
+        return {
+            stage.name: plain(stage_config(stage, one, tmp_path, metrics).identity)
+            for stage in stages_of(one)
+        }
+
+    before, after = identities(made), identities(other)
+    assert sorted(name for name in before if before[name] != after[name]) == sorted(
+        {*redone, *(["model"] if "train" in redone else [])}
+    )
