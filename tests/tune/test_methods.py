@@ -498,7 +498,7 @@ def test_rare_classes_are_drawn_more_often(sampling, ratio):
         ({"context": 48}, ["train"]),
         ({"attention": "causal"}, ["train"]),
         ({"examples_per_class": 9}, ["examples"]),
-        ({"columns": {"text": "text"}}, ["examples", "test"]),
+        ({"columns": {"text": "text"}}, ["examples", "model", "test"]),
         ({"max_tokens": 7}, ["evaluate", "model"]),
         ({"test_examples": 7}, ["evaluate"]),
         # What changes nothing.
