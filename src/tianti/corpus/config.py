@@ -76,6 +76,11 @@ class Source(BaseModel):
     text: str = Field(
         "text", description="The field or column that holds the text (JSONL, CSV, Parquet)."
     )
+    parallel: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None,
+        description="Fields that say the same in other languages: a document holds them all, a"
+        " line each, in an order that changes from one record to the next.",
+    )
     label: str | None = Field(
         None, description="The field that holds a class; balance.by: label goes by it."
     )
@@ -102,7 +107,14 @@ class Source(BaseModel):
     def _one_of_path_and_builtin(self) -> Source:
         if (self.path is None) == (self.builtin is None):
             raise ValueError(tr("give either path or builtin"))
+        if self.parallel is not None and self.text != "text":
+            raise ValueError(tr("give either text or parallel"))
         return self
+
+    @property
+    def text_fields(self) -> list[str]:
+        """Gives the fields that text comes from."""
+        return self.parallel or [self.text]
 
     @field_validator("carry")
     @classmethod

@@ -32,7 +32,8 @@ def read_columns(piece: Piece, source: Source, rows: int) -> Iterator[Batch | Do
         source: how to read it.
         rows: lines to look at together.
     """
-    if not COMPILED or source.label is not None or not _stands_for_itself(source.text):
+    own_way = source.label is not None or source.parallel is not None
+    if not COMPILED or own_way or not _stands_for_itself(source.text):
         yield from read_jsonl(piece, source)
         return
     head = piece.path if piece.start == 0 else f"{piece.path}@{piece.start}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,31 +87,61 @@ def document_of_record(
     record: Any, origin: str, source: Source, start: int | None = None
 ) -> Document | BadInput:
     """Gives the document of a record; its other fields become what is said of it."""
+    if source.parallel is not None:
+        return _parallel_document(record, origin, source, start)
     name = source.text
     # Most records hold their text under its own name.
     value = record.get(name) if type(record) is dict else None
     if type(value) is not str:
         value = _field(record, name)
     if isinstance(value, str):
-        label = None
-        if source.label is not None:
-            found = _field(record, source.label)
-            label = None if found is _ABSENT or found is None else str(found)
+        label = _label_of(record, source)
         if len(record) > 1:
             # The text is not said twice: what is private in it would stay in the other place.
             record = _without(record, name)
             return Document(value, origin, record, label=label)
         return Document(value, origin, label=label)
+    return _no_text(record, name, value, origin, start)
+
+
+def _label_of(record: dict[str, Any], source: Source) -> str | None:
+    if source.label is None:
+        return None
+    found = _field(record, source.label)
+    return None if found is _ABSENT or found is None else str(found)
+
+
+def _parallel_document(
+    record: Any, origin: str, source: Source, start: int | None
+) -> Document | BadInput:
+    """Gives a document of texts that say the same, a line each."""
+    assert source.parallel is not None
+    texts: list[str] = []
+    for name in source.parallel:
+        value = _field(record, name)
+        if not isinstance(value, str) or not value.strip():
+            return _no_text(record, name, value, origin, start)
+        texts.append(" ".join(value.split()))
+    # Each language comes first alike often, and in the same records whenever they are read.
+    turn = zlib.crc32("\n".join(texts).encode("utf-8", "replace")) % len(texts)
+    text = "\n".join(texts[turn:] + texts[:turn])
+    label = _label_of(record, source)
+    for name in source.parallel:
+        record = _without(record, name)
+    return Document(text, origin, record, label=label)
+
+
+def _no_text(record: Any, field: str, value: Any, origin: str, start: int | None) -> BadInput:
     names = type(record).__name__
     if isinstance(record, dict):
         names = ", ".join(str(name)[:40] for name in list(record)[:8])
     if value is not _ABSENT and value is not None:
-        names = f"{source.text}: {type(value).__name__}"
+        names = f"{field}: {type(value).__name__}"
     return BadInput(
         origin,
         tr(
             "there is no text in the field {field!r} (found: {names})",
-            field=source.text,
+            field=field,
             names=names,
         ),
         tr(
@@ -216,7 +247,7 @@ def read_parquet(piece: Piece, source: Source) -> Iterator[Document | BadInput]:
         with open_piece(piece) as stream:
             file = pq.ParquetFile(stream)
             names = file.schema_arrow.names
-            if source.text.split(".")[0] not in names:
+            if any(name.split(".")[0] not in names for name in source.text_fields):
                 yield document_of_record(dict.fromkeys(names), piece.path, source)
                 return
             carried = [
