@@ -10,6 +10,7 @@ import pytest
 from tianti.api import run
 from tianti.progress import SILENT
 from tianti.recipe import Recipe
+from tianti.runs.tuning import tuning_config
 
 GOOD, BAD = ["good", "great", "很好", "精彩"], ["bad", "awful", "很差", "糟糕"]
 NOUNS = ["film", "book", "meal", "电影", "书", "饭菜"]
@@ -112,6 +113,18 @@ def recipe(task, folder, rows, *, steps=80, base=None, train=None, model=None, *
             "tune": {"task": task, **files, "context": 64} | tune,
         }
     )
+
+
+def carried_out(task, folder, rows, **changes):
+    return run(recipe(task, folder, rows, **changes), folder / "run", display=SILENT)
+
+
+def config_of(made, folder, until="tokenizer"):
+    """Gives what the train stage is called with, after the stages before it."""
+    done = run(made, folder / "run", display=SILENT, until=until)
+    metrics = {name: done.results[name] for name in ("examples", "tokenizer")}
+    call, _ = tuning_config("train", made, folder / "run", metrics)
+    return call, {name: folder / "run" / name for name in ("examples", "tokenizer")}
 
 
 @pytest.fixture(scope="session")

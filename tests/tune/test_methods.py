@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from tests.tune.conftest import pairs, recipe, reviews, write
+from tests.tune.conftest import carried_out, config_of, pairs, recipe, reviews, write
 from tianti import interruption
 from tianti.api import predict, run
 from tianti.files import read_json
@@ -22,7 +22,6 @@ from tianti.progress import SILENT
 from tianti.recipe import Recipe
 from tianti.runs.fingerprint import plain
 from tianti.runs.stages import stage_config, stages_of
-from tianti.runs.tuning import tuning_config
 from tianti.tokens.chat import BUILT_IN
 from tianti.tokens.examples import ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
@@ -40,22 +39,10 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 
-def carried_out(task, folder, rows, **changes):
-    return run(recipe(task, folder, rows, **changes), folder / "run", display=SILENT)
-
-
 def with_one(count, seed):
     """Words that the base knows, and whether a certain one is among them."""
     texts = [row["source"] for row in pairs(count, seed)]
     return [{"text": text, "label": "yes" if "one" in text else "no"} for text in texts]
-
-
-def config_of(made, folder, until="tokenizer"):
-    """Gives what the train stage is called with, after the stages before it."""
-    done = run(made, folder / "run", display=SILENT, until=until)
-    metrics = {name: done.results[name] for name in ("examples", "tokenizer")}
-    call, _ = tuning_config("train", made, folder / "run", metrics)
-    return call, {name: folder / "run" / name for name in ("examples", "tokenizer")}
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "head"])

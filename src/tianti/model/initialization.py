@@ -52,6 +52,15 @@ class WeightRole:
     writes_to_stream: bool = False
 
 
+def layer_of(name: str, depth: int) -> int:
+    """Gives the number of the layer that a parameter is of: -1 for what comes before all layers,
+    `depth` for what comes after them."""
+    first, _, rest = name.partition(".")
+    if first == "layers":
+        return int(rest.partition(".")[0])
+    return -1 if first in ("embedding", "positions") else depth
+
+
 def weight_roles(config: TransformerConfig) -> dict[str, WeightRole]:
     """Gives the role of every parameter of a network by its name, tied ones once."""
     with torch.device("meta"):

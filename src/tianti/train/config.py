@@ -189,6 +189,7 @@ class TrainSettings(BaseModel):
     start: Literal["bigrams", "random"] = "random"
     output_learning_rate: float = 1.0
     adapter_rate_ratio: float = 1.0
+    layer_decay: float = 1.0
     batch_rows: int
     micro_batch_rows: int
     schedule: Literal["wsd", "cosine", "constant"]

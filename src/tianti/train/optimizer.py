@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from tianti.device import product_dtype
-from tianti.model.initialization import weight_roles
+from tianti.model.initialization import layer_of, weight_roles
 from tianti.model.transformer import Transformer
 from tianti.train.config import TrainSettings
 from tianti.train.muon import Muon
@@ -46,21 +48,19 @@ class Optimizers:
         adapters = [n for n in parameters if "adapter." in n]
         faster = [n for n in adapters if n.endswith("adapter.b")]
         undecayed += [n for n in adapters if n not in faster]
-        fast = {
-            "params": [parameters[n] for n in faster],
-            "weight_decay": 0.0,
-            "share": settings.adapter_rate_ratio,
-        }
+        decay = settings.weight_decay
+        groups = [
+            ({"weight_decay": decay}, decayed),
+            ({"weight_decay": 0.0}, undecayed),
+            ({"weight_decay": decay, "share": settings.output_learning_rate}, heads),
+        ]
+        if faster:
+            groups.append(({"weight_decay": 0.0, "share": settings.adapter_rate_ratio}, faster))
         adamw = torch.optim.AdamW(
             [
-                {"params": [parameters[n] for n in decayed], "weight_decay": settings.weight_decay},
-                {"params": [parameters[n] for n in undecayed], "weight_decay": 0.0},
-                {
-                    "params": [parameters[n] for n in heads],
-                    "weight_decay": settings.weight_decay,
-                    "share": settings.output_learning_rate,
-                },
-                *([fast] if faster else []),
+                group | {"params": [parameters[n] for n in names]}
+                for told, all_names in groups
+                for group, names in _by_layer(told, all_names, model.config.depth, settings)
             ],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
@@ -69,14 +69,17 @@ class Optimizers:
         )
         self.all: list[torch.optim.Optimizer] = [adamw]
         if hidden:
-            group = {
-                "params": [parameters[n] for n in hidden],
-                "splits": [roles[n].splits for n in hidden],
-                "holdings": [_holding(ranks, n, parameters[n]) for n in hidden],
-            }
             self.all.append(
                 Muon(
-                    [group],
+                    [
+                        group
+                        | {
+                            "params": [parameters[n] for n in names],
+                            "splits": [roles[n].splits for n in names],
+                            "holdings": [_holding(ranks, n, parameters[n]) for n in names],
+                        }
+                        for group, names in _by_layer({}, hidden, model.config.depth, settings)
+                    ],
                     lr=settings.learning_rate,
                     momentum=settings.muon_momentum,
                     weight_decay=settings.weight_decay,
@@ -124,6 +127,23 @@ class Optimizers:
                             field: tensor.to(parameter.device, copy=True)
                             for field, tensor in fields.items()
                         }
+
+
+def _by_layer(
+    group: dict[str, Any], names: list[str], depth: int, settings: TrainSettings
+) -> list[tuple[dict[str, Any], list[str]]]:
+    """Gives a group as several, whose rates fall from what comes after all layers down to the
+    embedding (Howard & Ruder 2018, arXiv:1801.06146, section 3.2); as it is where none fall."""
+    if settings.layer_decay == 1:
+        return [(group, names)]
+    of_layer: dict[int, list[str]] = {}
+    for name in names:
+        of_layer.setdefault(layer_of(name, depth), []).append(name)
+    whole = group.get("share", 1.0)
+    return [
+        (group | {"share": whole * settings.layer_decay ** (depth - layer)}, held)
+        for layer, held in of_layer.items()
+    ]
 
 
 def _holding(ranks: Ranks, name: str, held: Tensor) -> Holding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,10 +15,21 @@ from tianti.messages import tr
 from tianti.units import Count
 
 TaskName = Literal[
-    "classify", "tag", "regress", "instruct", "translate", "summarize", "answer", "prefer", "lm"
+    "classify",
+    "tag",
+    "regress",
+    "instruct",
+    "translate",
+    "summarize",
+    "answer",
+    "prefer",
+    "align",
+    "lm",
 ]
 # Those that tell classes or numbers instead of writing text.
 TOLD = ("classify", "tag", "regress")
+# Those whose texts are read as they are: no conversation is written for them.
+READ = (*TOLD, "align", "lm")
 # Columns that each task reads, and what they are called where nothing is said.
 COLUMNS: dict[str, dict[str, str]] = {
     "classify": {"text": "text", "label": "label"},
@@ -28,6 +40,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "summarize": {"text": "text", "summary": "summary"},
     "answer": {"context": "context", "question": "question", "answer": "answer"},
     "prefer": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    "align": {"source": "source", "target": "target"},
     "lm": {"text": "text"},
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {
@@ -57,6 +70,10 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "examples_per_class": ("classify",),
     "focus": ("classify", "tag"),
     "r_drop": ("classify", "tag"),
+    "contrast": ("classify",),
+    "pattern": ("classify", "classify, several", "regress"),
+    "words": ("classify",),
+    "start": ("classify",),
     "noise": ("classify", "classify, several", "tag", "regress"),
     "labels": ("classify", "classify, several", "tag"),
     "preference": ("prefer",),
@@ -120,8 +137,10 @@ class TuneConfig(BaseModel):
     columns: dict[str, str] = Field(
         default_factory=dict, description="What the columns are called, such as {label: intent}."
     )
-    method: Literal["full", "lora", "dora", "head"] = Field(
-        "full", description="All weights, adapters, or the classifier alone."
+    method: Literal["full", "lora", "dora", "head", "none"] = Field(
+        "full",
+        description="All weights, adapters, the classifier alone, or nothing beyond what it begins"
+        " with.",
     )
     lora: LoraSettings = Field(default_factory=LoraSettings, description="Adapters, if any.")
     labels: list[str] | None = Field(
@@ -148,6 +167,35 @@ class TuneConfig(BaseModel):
         0.0,
         ge=0,
         description="Weight of the distance between two passes with other dropout (R-Drop).",
+    )
+    contrast: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the contrast between texts of one class and those of others.",
+    )
+    pattern: str | None = Field(
+        None,
+        description="How a text is put to a network that foretells text, such as"
+        " '{text} It was'; {pair} is the second one.",
+    )
+    words: dict[str, str] | None = Field(
+        None,
+        description="What each class is called, such as {pos: ' great'}: the classifier begins with"
+        " the output layer's weights for it.",
+    )
+    start: Literal["auto", "random", "words", "examples"] = Field(
+        "auto",
+        description="What the classifier begins with: nothing, words, or the means of each class's"
+        " examples; auto: words where there are any.",
+    )
+    frozen_layers: Annotated[int, Field(ge=0)] = Field(
+        0, description="So many of the lowest layers, and the embedding, stay as they are."
+    )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of a layer over that of the one above it.",
     )
     class_weights: Literal["none", "inverse", "effective"] = Field(
         "none", description="Rare classes count more in the loss."
@@ -206,12 +254,40 @@ class TuneConfig(BaseModel):
             raise ValueError(tr("several is for classify alone"))
         if self.method == "head" and self.task not in TOLD:
             raise ValueError(tr("method: head needs a task that tells classes or numbers"))
+        if self.method == "none" and self.classifier not in ("words", "examples"):
+            raise ValueError(tr("method: none needs start: words or examples"))
+        if self.start == "words" and self.words is None:
+            raise ValueError(tr("start: words needs tune.words"))
+        if self.method != "full" and (self.frozen_layers or self.layer_decay != 1):
+            raise ValueError(tr("frozen_layers and layer_decay are for method: full"))
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_pattern(self) -> TuneConfig:
+        if self.pattern is None:
+            if self.words is not None:
+                raise ValueError(tr("words needs a pattern that they follow"))
+            return self
+        try:
+            names = [name for _, name, *_ in string.Formatter().parse(self.pattern)]
+            self.pattern.format(text="", pair="")
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            raise ValueError(tr("the pattern cannot be filled ({reason})", reason=error)) from None
+        if names.count("text") != 1:
+            raise ValueError(tr("the pattern has {{text}} once"))
         return self
 
     def files(self, where: str | list[str]) -> list[str]:
         """Gives the paths that are named, with variables filled in."""
         named = [where] if isinstance(where, str) else where
         return [local_path(name) for name in named]
+
+    @property
+    def classifier(self) -> str:
+        """Gives what the classifier begins with."""
+        if self.start != "auto":
+            return self.start
+        return "random" if self.words is None else "words"
 
     def column(self, name: str) -> str:
         """Gives what a column is called in the files."""

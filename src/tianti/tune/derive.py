@@ -104,6 +104,7 @@ def derive_tuning(
         tune.several,
         numbers.get("mean", 0.0),
         numbers.get("deviation", 1.0),
+        tune.pattern,
     )
     form = replace(form, context=_context(tune, given, form, tokenizer, reasons))
     config = _network(tune, given, model, form, tokenizer, reasons)
@@ -237,6 +238,10 @@ def _settings(
         _rate(optimizer, scratch, tune.method, model.width),
         tr("falls with the width"),
     )
+    if tune.method == "none":
+        # One step that changes nothing, so that it is measured and kept as any other.
+        train, rate = train.model_copy(update={"budget": Budget("steps", 1.0)}), 0.0
+        said["budget"] = train.budget
     dropout, why = _dropout(tune)
     dropout = reasons.pick("train.dropout", said.get("dropout"), dropout, why)
     batch = reasons.pick(
@@ -275,6 +280,7 @@ def _settings(
             "learning_rate": rate,
             "dropout": dropout,
             "adapter_rate_ratio": tune.lora.rate_ratio,
+            "layer_decay": tune.layer_decay,
             "batch_rows": rows,
             "micro_batch_rows": min(values["micro_batch_rows"], rows),
             "compile": train.compile == "on",

@@ -16,7 +16,7 @@ from tianti.messages import tr
 from tianti.tokens.chat import ChatEncoder, ChatTemplate, Message
 from tianti.tokens.examples import IGNORED, Examples
 from tianti.tokens.tokenizer import Tokenizer
-from tianti.tune.config import TOLD
+from tianti.tune.config import READ
 from tianti.tune.examples import Example, named
 
 Encoded = tuple[list[int], list[int]]
@@ -34,6 +34,7 @@ class Form:
         several: any number of classes may be right.
         center: of numbers, what a score of 0 stands for.
         spread: the same, what a score stands for beyond that.
+        pattern: how a text is put to the network; None for itself.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Form:
     several: bool = False
     center: float = 0.0
     spread: float = 1.0
+    pattern: str | None = None
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Form:
@@ -58,7 +60,7 @@ class Form:
     @property
     def texts(self) -> int:
         """Gives the texts of an example that the network sees each by itself."""
-        return 2 if self.task == "prefer" else 1
+        return 2 if self.task in ("prefer", "align") else 1
 
     @property
     def row(self) -> int:
@@ -104,8 +106,10 @@ class Encoder:
         self._inner = HuggingFaceTokenizer.from_str(self.tokenizer.inner.to_str())
         self._inner.encode_special_tokens = True
         self._inner.no_padding()
-        if self.form.task in TOLD:
-            self._inner.enable_truncation(self.form.context, strategy="longest_first")
+        if self.form.task in READ:
+            # Of a pattern the text alone is cut.
+            if self.form.pattern is None:
+                self._inner.enable_truncation(self.form.context, strategy="longest_first")
         elif self.template is not None:
             self._chat = ChatEncoder(self.tokenizer.inner, self.template)
 
@@ -156,6 +160,9 @@ class Encoder:
             return [([(ids, labels)], float(sum(label != IGNORED for label in labels)))]
         if task == "lm":
             return self._text(example["text"])
+        if task == "align":
+            both = [self.told({"text": example[n]}) for n in ("source", "target")]
+            return [([(ids, [IGNORED] * (len(ids) - 1) + [0]) for ids in both], 1.0)]
         if task == "prefer":
             texts = [self._answer(example["prompt"], example[n]) for n in ("chosen", "rejected")]
             return [(texts, 1.0)]
@@ -164,11 +171,32 @@ class Encoder:
 
     def told(self, example: Example) -> list[int]:
         """Gives the tokens of a text, or two, that a class or number is told of."""
+        if self.form.pattern is not None:
+            return self._patterned(example, self.form.pattern)
         encoding = self._inner.encode(example["text"], example.get("pair"))
         self.cut += bool(encoding.overflowing)
         if not encoding.ids:
             raise UserError(tr("{name} is empty", name="text"))
         return list(encoding.ids)
+
+    def _patterned(self, example: Example, pattern: str) -> list[int]:
+        text, pair = example["text"].strip(), example.get("pair", "").strip()
+
+        def ids(length: int) -> list[int]:
+            return list(self._inner.encode(pattern.format(text=text[:length], pair=pair)).ids)
+
+        whole = ids(len(text))
+        if len(whole) <= self.form.context:
+            return whole
+        self.cut += 1
+        length = greatest(len(text), lambda some: len(ids(some)) <= self.form.context)
+        found = ids(length)
+        if not length or len(found) > self.form.context:
+            raise UserError(
+                tr("the pattern alone fills {context} tokens", context=self.form.context),
+                remedy=tr("Raise tune.context"),
+            )
+        return found
 
     def tagged(self, example: Example) -> tuple[list[int], list[Span | None]]:
         """Gives the tokens of a text, and where each stands in it; None for those that do not."""
@@ -289,11 +317,16 @@ def shortened(
         turn = {**messages[longest], "content": text[:length]}
         return [*messages[:longest], turn, *messages[longest + 1 :]]
 
-    low, high = 0, len(text)
+    return cut(greatest(len(text), lambda length: fits(cut(length))))
+
+
+def greatest(most: int, fits: Callable[[int], bool]) -> int:
+    """Gives the greatest length up to `most` that fits, 0 where none does, by bisection."""
+    low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(cut(middle)) else (low, middle - 1)
-    return cut(low)
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def counts_of(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:

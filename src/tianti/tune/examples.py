@@ -294,6 +294,11 @@ def _preferred(row: Row, answered: bool) -> Example:
     return found
 
 
+def _paired(row: Row, answered: bool) -> Example:
+    found: Example = {"source": _text(row, "source")}
+    return found | ({"target": _text(row, "target")} if answered else {})
+
+
 def _plain(row: Row, answered: bool) -> Example:
     return {"text": _text(row, "text")}
 
@@ -307,6 +312,7 @@ _MAKERS = {
     "summarize": _written("text", "summary"),
     "answer": _answered,
     "prefer": _preferred,
+    "align": _paired,
     "lm": _plain,
 }
 
@@ -338,6 +344,8 @@ def text_of(example: Example) -> str:
     """Gives all the text of an example."""
     if "text" in example:
         return "\n".join((example["text"], example.get("pair", "")))
+    if "source" in example:
+        return "\n".join((example["source"], example.get("target", "")))
     said = [*example.get("messages", ()), *example.get("prompt", ())]
     parts = [message["content"] for message in said]
     return "\n".join([*parts, *(example[n] for n in ("chosen", "rejected") if n in example)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tianti.device import choose_device
 from tianti.evaluate.bits_per_byte import bits_per_byte, score_documents
@@ -54,6 +55,8 @@ def judge(
     if tune.task == "lm":
         return _foretold(inputs["model"], examples, device, display)
     predictor = Predictor(inputs["model"], choose_device(device))
+    if tune.task == "align":
+        return _aligned(predictor, examples, display)
     with display.task("evaluate", len(examples), "examples") as task:
         found = predictor(examples, max_tokens=tune.max_tokens, on_progress=task.advance)
     both = zip(examples, found, strict=True)
@@ -84,6 +87,31 @@ def _foretold(
         scores = score_documents(model, encoded, begin=tokenizer.begin, on_progress=task.advance)
     figures = {"bits_per_byte": bits_per_byte(scores).as_dict()}
     return {"task": "lm", "test_examples": len(examples), "figures": figures}
+
+
+def _aligned(predictor: Predictor, examples: Sequence[Example], display: Display) -> dict[str, Any]:
+    """Gives how often the other of a pair is the nearest of all, both ways."""
+    with display.task("evaluate", 2 * len(examples), "examples") as task:
+        one, other = (
+            predictor.embeddings([example[name] for example in examples], task.advance)
+            for name in ("source", "target")
+        )
+    figures = {}
+    for name, (asked, among) in (
+        ("source_to_target", (one, other)),
+        ("target_to_source", (other, one)),
+    ):
+        own = (asked * among).sum(dim=1)
+        best = torch.cat([(part @ among.T).amax(dim=1) for part in asked.split(1024)])
+        # The same text may stand in several pairs.
+        right = Share((own >= best - 1e-6).numpy())
+        figures[name] = interval(right, len(examples)).as_dict()
+    return {
+        "task": "align",
+        "test_examples": len(examples),
+        "cut": predictor.encoder.cut,
+        "figures": figures,
+    }
 
 
 Statistics = dict[str, Statistic]

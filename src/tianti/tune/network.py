@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tianti.errors import UserError
 from tianti.exchange.huggingface import load_transformer
 from tianti.exchange.peft import adapter_places
 from tianti.files import read_json
-from tianti.model.initialization import initialize
+from tianti.messages import tr
+from tianti.model.initialization import initialize, layer_of
 from tianti.model.lora import LoraConfig, attach
 from tianti.model.transformer import Transformer
 from tianti.tune.config import TASK
@@ -65,13 +67,27 @@ def build_network(config: TuneStageConfig) -> Network:
             start=lora.start,
         )
         attach(model, adapter_places(config.model, lora.targets), told, seed)
-    if method == "head":
+    if method in ("head", "none"):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
+    if config.tune.frozen_layers:
+        _freeze_lowest(model, config.tune.frozen_layers)
     if model.classifier is not None:
         for parameter in model.classifier.parameters():
             parameter.requires_grad_(True)
     return Network(model, adapted)
+
+
+def _freeze_lowest(model: Transformer, count: int) -> None:
+    if count >= model.config.depth:
+        raise UserError(
+            tr("the network has {count} layers", count=model.config.depth),
+            where="tune.frozen_layers",
+            remedy=tr("Freeze fewer, or set method: head"),
+        )
+    for name, parameter in model.named_parameters():
+        if layer_of(name, model.config.depth) < count:
+            parameter.requires_grad_(False)
 
 
 def _take(model: Transformer, base: Transformer, same_classes: bool) -> None:

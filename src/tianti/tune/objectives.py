@@ -21,21 +21,15 @@ from tianti.objective.classify import (
     multi_label_loss,
     regression_loss,
 )
+from tianti.objective.contrast import class_contrast
 from tianti.objective.linear_cross_entropy import IGNORED
-from tianti.objective.log_probs import token_log_probs
-from tianti.objective.preference import (
-    Answers,
-    Preference,
-    dpo_loss,
-    ipo_loss,
-    orpo_loss,
-    simpo_loss,
-)
 from tianti.train.config import TrainSettings
 from tianti.train.loss import TrainLoss
 from tianti.train.objective import Objective, Steering
+from tianti.tune.aligning import AlignObjective
 from tianti.tune.config import TuneConfig
 from tianti.tune.encode import Form, spans_of
+from tianti.tune.preferring import PreferenceObjective
 
 _STEERINGS = {
     "loss": Steering("loss", "val loss"),
@@ -86,7 +80,7 @@ class ClassObjective:
         usual = {"classify": "macro_f1", "tag": "span_f1"}.get(form.task, "loss")
         self.steering = _STEERINGS[usual if tune.steer == "auto" else tune.steer]
         self._smoothing, self._focus = settings.label_smoothing, tune.focus
-        self._r_drop = tune.r_drop
+        self._r_drop, self._contrast = tune.r_drop, tune.contrast
         device = model.device
         self._weights = self._priors = None
         if tune.class_weights != "none":
@@ -97,19 +91,23 @@ class ClassObjective:
     def __call__(self, rows: Rows) -> Told:
         """Gives the summed loss of some rows."""
         places = (rows.labels_BT.flatten() != IGNORED).nonzero().squeeze(1)
-        scores_NC = self._scores(rows, places)
+        states_NW, scores_NC = self._scores(rows, places)
         found, nats = self._loss(scores_NC, rows, places)
         total = found.total
+        if self._contrast and self.model.training:
+            labels = rows.labels_BT.flatten()[places]
+            total = total + self._contrast * class_contrast(states_NW, labels)
         if self._r_drop and self.model.training:
-            others_NC = self._scores(rows, places)
+            _, others_NC = self._scores(rows, places)
             total = (total + self._loss(others_NC, rows, places)[0].total) / 2
             total = total + self._r_drop * distance(scores_NC, others_NC)
         return Told(total, nats.detach(), scores_NC.detach(), places)
 
-    def _scores(self, rows: Rows, places: Tensor) -> Tensor:
+    def _scores(self, rows: Rows, places: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(rows.ids_BT.device, self._precision):
             hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
-            return self.model.logits(hidden_BTW.flatten(0, 1)[places])
+            states_NW = hidden_BTW.flatten(0, 1)[places]
+            return states_NW, self.model.logits(states_NW)
 
     def _loss(self, scores: Tensor, rows: Rows, places: Tensor) -> tuple[ClassLoss, Tensor]:
         labels = rows.labels_BT.flatten()[places]
@@ -233,106 +231,6 @@ class WritingObjective(TrainLoss):
         return {"loss": nats / max(tokens, 1)}
 
 
-@dataclass(frozen=True)
-class Preferred:
-    """What is found of some pairs.
-
-    Args:
-        total: what is descended.
-        nats: the same without gradient.
-        preference: the objective's view of them.
-    """
-
-    total: Tensor
-    nats: Tensor
-    preference: Preference
-
-
-class PreferenceObjective:
-    """Which of two answers is better; see `tianti.train.objective.Objective`.
-
-    Rows hold the pairs of answers one behind the other; their targets are the log-probabilities of
-    both by the network that training began with, and how many tokens each has.
-
-    Args:
-        model: the network.
-        settings: of training.
-        tune: which objective.
-    """
-
-    def __init__(self, model: Transformer, settings: TrainSettings, tune: TuneConfig):
-        self.model, self._precision = model, settings.precision
-        self._kind = tune.preference
-        self._beta = tune.beta or (2.0 if tune.preference == "simpo" else 0.1)
-        self._smoothing = settings.label_smoothing
-        usual = "accuracy" if tune.steer == "auto" else tune.steer
-        self.steering = _STEERINGS[usual]
-
-    @property
-    def needs_reference(self) -> bool:
-        """Tells whether log-probabilities before training are wanted."""
-        return self._kind in ("dpo", "ipo")
-
-    def answers(self, rows: Rows) -> tuple[Answers, Tensor]:
-        """Gives all answers in the rows, better and worse in turn, and the numbers of the pairs."""
-        assert rows.units_BT is not None
-        assert rows.segments_BT is not None
-        with autocast(rows.ids_BT.device, self._precision):
-            hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
-            log_probs_BT = token_log_probs(
-                hidden_BTW,
-                self.model.output_weight,
-                rows.labels_BT,
-                self.model.config.logit_softcap,
-            )
-        there = rows.labels_BT.flatten() != IGNORED
-        of = (2 * rows.units_BT + rows.segments_BT % 2).flatten()[there]
-        pairs = rows.units_BT.flatten()[there].unique()
-        count = 2 * (int(pairs.max()) + 1) if len(pairs) else 0
-        sums = log_probs_BT.new_zeros(count).index_add(0, of, log_probs_BT.flatten()[there])
-        tokens = torch.bincount(of, minlength=count)
-        both = (2 * pairs[:, None] + torch.arange(2, device=pairs.device)).flatten()
-        return Answers(sums[both], tokens[both]), pairs
-
-    def __call__(self, rows: Rows) -> Preferred:
-        """Gives the summed loss of some rows."""
-        answers, pairs = self.answers(rows)
-        chosen, rejected = (
-            Answers(answers.log_probs[n::2], answers.tokens[n::2]) for n in range(2)
-        )
-        found = self._loss(chosen, rejected, rows, pairs)
-        total = found.total
-        if self._kind == "orpo":
-            total = total - chosen.mean_log_probs.sum()
-        return Preferred(total, total.detach(), found)
-
-    def _loss(self, chosen: Answers, rejected: Answers, rows: Rows, pairs: Tensor) -> Preference:
-        if self._kind == "simpo":
-            return simpo_loss(chosen, rejected, beta=self._beta)
-        if self._kind == "orpo":
-            return orpo_loss(chosen, rejected, beta=self._beta)
-        assert rows.targets is not None
-        known = rows.targets[pairs].to(chosen.log_probs.dtype)
-        before = (Answers(known[:, 0], chosen.tokens), Answers(known[:, 1], rejected.tokens))
-        if self._kind == "ipo":
-            return ipo_loss(chosen, rejected, *before, beta=self._beta)
-        return dpo_loss(chosen, rejected, *before, beta=self._beta, label_smoothing=self._smoothing)
-
-    def tally(self, found: Preferred, rows: Rows) -> Tensor:
-        """Gives the loss, the pairs, those in order, and by how much rewards differ."""
-        preference = found.preference
-        better, worse = preference.rewards_chosen, preference.rewards_rejected
-        margin = (better - worse).sum().item()
-        numbers = [found.nats.item(), len(better), preference.right.item(), margin]
-        return torch.tensor(numbers, dtype=torch.float64)
-
-    def figures(self, sums: np.ndarray) -> dict[str, float]:
-        """Gives loss, the share of pairs in order, and the mean margin of rewards."""
-        nats, pairs, right, margin = sums.tolist()
-        count = max(pairs, 1)
-        return {"loss": nats / count, "accuracy": right / count, "margin": margin / count}
-
-
 def objective_of(
     model: Transformer,
     settings: TrainSettings,
@@ -345,4 +243,6 @@ def objective_of(
         return ClassObjective(model, settings, tune, form, counts)
     if form.task == "prefer":
         return PreferenceObjective(model, settings, tune)
+    if form.task == "align":
+        return AlignObjective(model, settings)
     return WritingObjective(model, settings)

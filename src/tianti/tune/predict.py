@@ -18,7 +18,7 @@ from tianti.generate.config import SamplingConfig
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.tokens.tokenizer import Tokenizer
-from tianti.tune.config import TASK, TOLD, TuneConfig
+from tianti.tune.config import READ, TASK, TOLD, TuneConfig
 from tianti.tune.encode import Encoder, Form, spans_of
 from tianti.tune.examples import WANTED, Example, named, read_examples
 from tianti.tune.tokenizing import template_for
@@ -50,7 +50,7 @@ class Predictor:
         self._model = load_transformer(folder, device).eval()
         self.tokenizer = Tokenizer.load(folder)
         template = template_for(self.form.task, folder, self.tokenizer)
-        if template is None and self.form.task not in TOLD:
+        if template is None and self.form.task not in READ:
             raise UserError(tr("the model has no chat template"), where=folder)
         self.encoder = Encoder(self.form, self.tokenizer, template)
 
@@ -68,6 +68,7 @@ class Predictor:
         }
         return TuneConfig(**(said | changes))
 
+    @torch.no_grad()
     def __call__(
         self,
         examples: Sequence[Example],
@@ -86,6 +87,9 @@ class Predictor:
             Of classes `label` (or `labels`) and `scores`, the probabilities; of numbers `value`; of
             entities `entities`; of text `text`.
         """
+        if self.form.task == "align":
+            states = self.embeddings([example["source"] for example in examples], on_progress)
+            return [{"embedding": [round(x, 6) for x in state]} for state in states.tolist()]
         if self.form.task not in TOLD:
             return self._written(examples, max_tokens, on_progress)
         tagged = self.form.task == "tag"
@@ -99,7 +103,8 @@ class Predictor:
                     ids = self.encoder.told(example)
             encoded.append(ids)
         found: list[dict[str, Any]] = [{}] * len(examples)
-        for group, scores in self._scores(encoded):
+        for group, hidden in self._hidden(encoded):
+            scores = self._model.logits(hidden).float().cpu()
             for place, number in enumerate(group):
                 length = len(encoded[number])
                 if tagged:
@@ -110,9 +115,23 @@ class Predictor:
             on_progress(len(group))
         return found
 
+    def embeddings(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None
+    ) -> torch.Tensor:
+        """Gives what texts mean as directions, `(texts, width)` float32 of length 1 on the CPU:
+        their products are cosines."""
+        encoded = [self.encoder.told({"text": text}) for text in texts]
+        found = torch.empty(len(texts), self._model.config.width)
+        for group, hidden in self._hidden(encoded):
+            ends = torch.tensor([len(encoded[n]) - 1 for n in group], device=hidden.device)
+            states = hidden[torch.arange(len(group), device=hidden.device), ends].float()
+            found[group] = torch.nn.functional.normalize(states, dim=1).cpu()
+            on_progress(len(group))
+        return found
+
     @torch.no_grad()
-    def _scores(self, encoded: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Gives scores of texts of about one length, `(texts, tokens, classes)` on the CPU."""
+    def _hidden(self, encoded: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Gives the final states of texts of about one length, `(texts, tokens, width)`."""
         device = self._model.device
         held = HELD_TOKENS["cpu" if device.type == "cpu" else "gpu"]
         order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]), reverse=True)
@@ -126,7 +145,7 @@ class Predictor:
             hidden = self._model(
                 torch.tensor(rows, device=device), segments_BT=torch.tensor(apart, device=device)
             )
-            yield group, self._model.logits(hidden).float().cpu()
+            yield group, hidden
 
     def _told(self, scores: torch.Tensor) -> dict[str, Any]:
         if self.form.task == "regress":

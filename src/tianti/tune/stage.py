@@ -18,6 +18,7 @@ from tianti.exchange.peft import save_adapters
 from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.model.lora import merge
+from tianti.model.transformer import Transformer
 from tianti.objective.classify import class_weights
 from tianti.progress import SILENT, Display
 from tianti.tokens.examples import Examples, ExampleStream
@@ -26,12 +27,14 @@ from tianti.train.checkpoint import load_checkpoint
 from tianti.train.rows import rows_of
 from tianti.train.stage import compiled_if_possible, place
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
+from tianti.tune.classifier import of_examples, of_words, states_of
 from tianti.tune.config import SHOWN, TASK, TuneConfig
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, Form, counts_of
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.network import build_network
-from tianti.tune.objectives import PreferenceObjective, objective_of
+from tianti.tune.objectives import objective_of
+from tianti.tune.preferring import PreferenceObjective
 from tianti.tune.prepare import TRAIN, VALIDATION
 from tianti.tune.shown import shown_tokens
 from tianti.tune.tokenizing import BESIDE, template_for
@@ -103,7 +106,10 @@ def tune(
         make(kept, rows=VALIDATION_ROWS, seed=0),
         most_validation=float("inf"),
     )
-    trainer = Trainer(model, settings, data, out, display, objective=objective)
+    begin = None
+    if config.tune.classifier != "random":
+        begin = partial(_begin_classifier, config, model, tokenizer, make(held, rows=1, seed=0))
+    trainer = Trainer(model, settings, data, out, display, begin, objective=objective)
     trainer.fit()
     places = data.train.epoch_tokens
     return _metrics(trainer, device) | {
@@ -111,6 +117,21 @@ def tune(
         "unfit_entities": encoder.unfit,
         "filled": float(held.lengths.sum() / places) if shares is None else None,
     }
+
+
+@torch.no_grad()
+def _begin_classifier(
+    config: TuneStageConfig, model: Transformer, tokenizer: Tokenizer, examples: ExampleStream
+) -> None:
+    """Fills the classifier with what it begins with; see `tianti.tune.classifier`."""
+    assert model.classifier is not None
+    labels, words = config.form.labels, config.tune.words
+    if config.tune.classifier == "words":
+        assert words is not None
+        found = of_words(model.output_weight, tokenizer, words, labels)
+    else:
+        found = of_examples(*states_of(model, examples), len(labels))
+    model.classifier.weight.copy_(found)
 
 
 def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:

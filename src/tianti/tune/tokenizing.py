@@ -15,7 +15,7 @@ from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.tokens.chat import ChatTemplate
 from tianti.tokens.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, HAN, Tokenizer
-from tianti.tune.config import TOLD, TuneConfig, TunedTokenizerConfig
+from tianti.tune.config import READ, TuneConfig, TunedTokenizerConfig
 from tianti.tune.encode import Encoder, Form
 from tianti.tune.examples import load_examples, text_of
 from tianti.tune.prepare import LABELS, TRAIN
@@ -59,14 +59,15 @@ def prepare_tokenizer(
         for name in ("tokenizer.json", *BESIDE):
             if (base / name).is_file():
                 shutil.copyfile(base / name, out / name)
-    if tune.task in TOLD and tokenizer.inner.post_processor is None and tokenizer.is_own:
-        _mark_ends(tokenizer, tune.task)
+    marked = tune.task in READ and tune.task != "lm"
+    if marked and tokenizer.inner.post_processor is None and tokenizer.is_own:
+        _mark_ends(tokenizer, tune)
         write_text(out / "tokenizer.json", tokenizer.inner.to_str(pretty=False))
     template = choose_template(tune, base, tokenizer)
     if template is not None:
         write_text(out / "chat_template.jinja", template.source)
     labels = tuple(read_json(inputs["examples"] / LABELS))
-    form = Form(tune.task, 10**6, labels, tune.several)
+    form = Form(tune.task, 10**6, labels, tune.several, pattern=tune.pattern)
     encoder = Encoder(form, tokenizer, template)
     ends = encoder.examples(examples).text_ends
     return {
@@ -82,17 +83,18 @@ def _counted(text: str, task: Any) -> str:
     return text
 
 
-def _mark_ends(tokenizer: Tokenizer, task: str) -> None:
+def _mark_ends(tokenizer: Tokenizer, tune: TuneConfig) -> None:
     """Has a tokenizer of our own put the tokens around texts that a class is told of."""
     begin, middle, end = END_OF_TEXT, "<|im_start|>", "<|im_end|>"
     tokenizer.inner.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}",
+        # What a pattern ends with is to be gone on from.
+        single=f"{begin} $A {end}" if tune.pattern is None else f"{begin} $A",
         pair=f"{begin} $A {middle} $B {end}",
         special_tokens=[
             (token, tokenizer.inner.token_to_id(token)) for token in (begin, middle, end)
         ],
     )
-    if task == "tag":
+    if tune.task == "tag":
         # An entity ends between characters that a merge would join.
         inner = tokenizer.inner
         alone = pre_tokenizers.Split(Regex(HAN), behavior="isolated")
@@ -108,7 +110,7 @@ def choose_template(
     Raises:
         UserError: the base has no template and none is named.
     """
-    if tune.task in TOLD or tune.task == "lm":
+    if tune.task in READ:
         return None
     special = template_tokens(tokenizer)
     if tune.template is not None:
@@ -136,7 +138,7 @@ def template_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 def template_for(task: str, folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     """Gives the template in a folder that a task's conversations are written by; None without."""
-    source = None if task in TOLD or task == "lm" else template_of(folder)
+    source = None if task in READ else template_of(folder)
     return None if source is None else ChatTemplate(source, template_tokens(tokenizer))
 
 

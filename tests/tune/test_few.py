@@ -1,0 +1,218 @@
+"""What a classifier begins with, patterns, layers that stay or learn more slowly, texts aligned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from sklearn.covariance import OAS, oas
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from tests.tune.conftest import carried_out, config_of, pairs, recipe, reviews, write
+from tianti.api import predict
+from tianti.errors import UserError
+from tianti.exchange.huggingface import load_transformer
+from tianti.files import read_json
+from tianti.tokens.tokenizer import Tokenizer
+from tianti.train.optimizer import Optimizers
+from tianti.tune.classifier import discriminants, of_examples, of_words, shrunk
+from tianti.tune.config import TuneConfig
+from tianti.tune.encode import Encoder, Form
+from tianti.tune.network import build_network
+
+PATTERN = "{text} It was"
+WORDS = {"pos": " good", "neg": " bad"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A network that goes on from a pattern with good or bad."""
+    folder = tmp_path_factory.mktemp("base")
+    named = {"pos": "good", "neg": "bad"}
+    texts = lambda count, seed: [  # noqa: E731
+        {"text": f"{row['text']} It was {named[row['label']]}."} for row in reviews(count, seed)
+    ]
+    return carried_out("lm", folder, texts, steps=200, train={"learning_rate": 0.02})
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [
+        ({"words": WORDS, "method": "none"}, 0.9),
+        ({"start": "examples", "method": "none", "examples_per_class": 8}, 0.9),
+        ({"words": WORDS, "examples_per_class": 4, "contrast": 0.5, "method": "lora"}, 0.9),
+    ],
+    ids=["words", "examples", "contrast"],
+)
+def test_few_examples_or_none_tell_classes(base, tmp_path, changes, least):
+    found = carried_out(
+        "classify",
+        tmp_path,
+        reviews,
+        base=str(base.path),
+        pattern=PATTERN,
+        steps=30,
+        **changes,
+    )
+    assert found.results["evaluate"]["figures"]["accuracy"]["value"] >= least
+    if changes["method"] == "none":
+        # Nothing has moved, and nothing but the classifier is new.
+        before = load_file(base.path / "model" / "model.safetensors")
+        after = load_file(found.path / "model" / "model.safetensors")
+        assert set(after) - set(before) == {"score.weight"}
+        assert all(torch.equal(after[name], before[name]) for name in set(after) & set(before))
+    told = read_json(found.path / "model" / "task.json")
+    assert told["pattern"] == PATTERN
+    # What is predicted from a file goes by the pattern too.
+    source = write(tmp_path / "more.jsonl", [{"text": "film great book"}, {"text": "书 很差 film"}])
+    labels = [row["label"] for row in predict(found.path, source)]
+    assert labels == ["pos", "neg"]
+
+
+def test_words_score_as_the_output_layer_does(base):
+    folder = base.path / "model"
+    model, tokenizer = load_transformer(folder).eval(), Tokenizer.load(folder)
+    found = of_words(model.output_weight, tokenizer, WORDS | {"neg": " bad film"}, ["neg", "pos"])
+    hidden = torch.randn(3, model.config.width)
+    scores = model.logits(hidden)
+    one = scores[:, tokenizer.encode(" good")].mean(dim=1)
+    several = scores[:, tokenizer.encode(" bad film")].mean(dim=1)
+    torch.testing.assert_close(hidden @ found.T, torch.stack([several, one], dim=1))
+    with pytest.raises(UserError, match="neg"):
+        of_words(model.output_weight, tokenizer, {"pos": " good"}, ["neg", "pos"])
+    with pytest.raises(UserError, match="one word"):
+        of_words(model.output_weight, tokenizer, {"pos": " x", "neg": " x"}, ["neg", "pos"])
+
+
+@pytest.mark.parametrize("count", [6, 40, 400])
+def test_examples_give_linear_discriminants(count):
+    draw = np.random.default_rng(count)
+    labels = np.arange(count) % 3
+    states = draw.normal(size=(count, 12)) * np.linspace(0.2, 2, 12) + 5
+    states[np.arange(count), labels] += 3
+    within = states - np.stack([states[labels == c].mean(axis=0) for c in range(3)])[labels]
+    spread = oas(within, assume_centered=True)[0]
+    torch.testing.assert_close(
+        shrunk(torch.tensor(within)), torch.tensor(spread), atol=1e-6, rtol=0
+    )
+
+    class Same(OAS):
+        """The spread about each class's own mean, of all classes together."""
+
+        def fit(self, X, y=None):
+            self.covariance_ = spread
+            return self
+
+    theirs = LinearDiscriminantAnalysis(
+        solver="lsqr", covariance_estimator=Same(), priors=[1 / 3] * 3
+    ).fit(states, labels)
+    tensors = torch.tensor(states), torch.tensor(labels)
+    directions, offsets, middle = discriminants(*tensors, 3)
+    scores = (tensors[0] @ directions.T + offsets).numpy()
+    wanted = theirs.decision_function(states)
+    np.testing.assert_allclose(scores - scores[:, :1], wanted - wanted[:, :1], rtol=1e-3, atol=1e-3)
+    # Without a bias they are the same where a state lies as far along the middle as that does.
+    at = tensors[0] + (1 - tensors[0] @ middle / middle.square().sum())[:, None] * middle
+    torch.testing.assert_close(
+        at.float() @ of_examples(*tensors, 3).T,
+        (at @ directions.T + offsets).float(),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_a_class_without_examples_scores_as_their_middle_does():
+    states = torch.tensor([[1.0, 0, 0], [3.0, 0, 0.1], [0, 1.0, 0], [0, 3.0, 0.1]])
+    found = of_examples(states, torch.tensor([0, 0, 2, 2]), 3)
+    assert found.isfinite().all()
+    scores = states @ found.T
+    assert scores.argmax(dim=1).tolist() == [0, 0, 2, 2]
+
+
+def test_a_pattern_stays_whole_where_its_text_is_cut(base):
+    tokenizer = Tokenizer.load(base.path / "model")
+    encoder = Encoder(Form("classify", 16, ("a", "b"), pattern=PATTERN), tokenizer)
+    end = tokenizer.encode(" It was")
+    long = encoder.told({"text": "good film " * 50})
+    assert len(long) <= 16
+    assert long[-len(end) :] == end
+    assert encoder.cut == 1
+    assert encoder.told({"text": "good film"})[-len(end) :] == end
+    with pytest.raises(UserError, match="pattern alone"):
+        Encoder(Form("classify", 8, ("a", "b"), pattern="{text} " + "very " * 30), tokenizer).told(
+            {"text": "good"}
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pattern": "no text"}, "once"),
+        ({"pattern": "{text} {text}"}, "once"),
+        ({"pattern": "{text} {other}"}, "cannot be filled"),
+        ({"pattern": "{text"}, "cannot be filled"),
+        ({"words": {"a": "x"}}, "needs a pattern"),
+        ({"method": "none"}, "needs start"),
+        ({"start": "words"}, "needs tune.words"),
+        ({"method": "lora", "layer_decay": 0.9}, "for method: full"),
+        ({"method": "head", "frozen_layers": 1}, "for method: full"),
+        ({"task": "tag", "pattern": "{text}"}, "is for"),
+        ({"task": "align", "contrast": 1.0}, "is for"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes, words):
+    with pytest.raises(ValidationError, match=words):
+        TuneConfig(**({"task": "classify", "train": "x"} | changes))
+
+
+def test_words_and_patterns_need_a_base(tmp_path):
+    with pytest.raises(ValidationError, match="base"):
+        recipe("classify", tmp_path, reviews, pattern=PATTERN, words=WORDS)
+
+
+def test_lower_layers_learn_more_slowly_or_not_at_all(tmp_path):
+    model = {"width": 32, "depth": 3, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16}
+    made = recipe("classify", tmp_path, reviews, model=model, layer_decay=0.5)
+    call, _ = config_of(made, tmp_path)
+    network = build_network(call).model
+    optimizers = Optimizers(network, call.settings)
+    optimizers.set_learning_rate(1.0)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    rates = {
+        names[id(parameter)]: group["lr"]
+        for optimizer in optimizers.all
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert len(rates) == len(names)
+    wanted = {"embedding": 0.5**4, "layers.0": 0.5**3, "layers.2": 0.5, "classifier": 1.0}
+    for start, rate in wanted.items():
+        assert {r for name, r in rates.items() if name.startswith(start)} == {rate}
+    frozen = carried_out("classify", tmp_path, reviews, model=model, frozen_layers=2, steps=8)
+    drawn = dict(build_network(call).model.named_parameters())
+    moved = {
+        name
+        for name, value in load_transformer(frozen.path / "model").state_dict().items()
+        if name in drawn and not torch.equal(value, drawn[name])
+    }
+    assert moved
+    assert all(name.startswith(("layers.2", "final_norm", "classifier")) for name in moved)
+    with pytest.raises(UserError, match="3 layers"):
+        carried_out("classify", tmp_path, reviews, model=model, frozen_layers=3, steps=8)
+
+
+def test_texts_that_mean_the_same_are_found(tmp_path):
+    found = carried_out("align", tmp_path, pairs, steps=150, train={"learning_rate": 0.02})
+    figures = found.results["evaluate"]["figures"]
+    assert set(figures) == {"source_to_target", "target_to_source"}
+    assert all(figure["value"] > 0.6 for figure in figures.values())
+    source = write(tmp_path / "more.jsonl", [{"source": "one two"}, {"source": "eins zwei"}])
+    one, other = (np.array(row["embedding"]) for row in predict(found.path, source))
+    assert np.linalg.norm(one) == pytest.approx(1, abs=1e-4)
+    assert one @ other > 0.5
+    # It is a base for classes, whose texts end as its own do.
+    (tmp_path / "next").mkdir()
+    both = carried_out("classify", tmp_path / "next", reviews, base=str(found.path), steps=4)
+    assert "accuracy" in both.results["evaluate"]["figures"]
