@@ -66,6 +66,7 @@ def write_tuning_report(
         examples=results["examples"],
         tested=judged.get("figures", {}),
         classes=judged.get("classes"),
+        groups=judged.get("groups"),
         wrong=shown_predictions(run / "evaluate" / PREDICTIONS) if judged else [],
         seen=_read_view(run / "train" / SHOWN),
     )

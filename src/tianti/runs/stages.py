@@ -72,7 +72,7 @@ TUNE_STAGES = (
     Stage("test", "tianti.tune.prepare:prepare_test", ("examples",)),
     Stage("tokenizer", "tianti.tune.tokenizing:prepare_tokenizer", ("examples",)),
     Stage("train", "tianti.tune.stage:tune", ("examples", "tokenizer"), resumable=True),
-    Stage("model", "tianti.tune.stage:write_tuned", ("tokenizer", "train")),
+    Stage("model", "tianti.tune.stage:write_tuned", ("examples", "tokenizer", "train")),
     Stage("evaluate", "tianti.tune.judge:judge", ("test", "model"), reads_test=True),
 )
 STAGE_NAMES = tuple(dict.fromkeys(stage.name for stage in (*STAGES, *TUNE_STAGES)))

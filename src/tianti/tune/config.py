@@ -43,13 +43,19 @@ COLUMNS: dict[str, dict[str, str]] = {
     "align": {"source": "source", "target": "target"},
     "lm": {"text": "text"},
 }
+# The column of what examples are of, such as their language: figures are told of each.
+GROUP = "group"
 OPTIONAL: dict[str, tuple[str, ...]] = {
-    "classify": ("pair",),
-    "regress": ("pair",),
-    "tag": ("tokens", "tags"),
+    "classify": ("pair", GROUP),
+    "regress": ("pair", GROUP),
+    "tag": ("tokens", "tags", GROUP),
+    "translate": (GROUP,),
+    "summarize": (GROUP,),
+    "answer": (GROUP,),
+    "align": (GROUP,),
     "instruct": (
         *("messages", "conversations", "system", "instruction", "input", "output", "history"),
-        *("prompt", "completion"),
+        *("prompt", "completion", GROUP),
     ),
     "prefer": ("messages", "conversations", "system"),
 }
@@ -76,6 +82,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "start": ("classify",),
     "noise": ("classify", "classify, several", "tag", "regress"),
     "labels": ("classify", "classify, several", "tag"),
+    "thresholds": ("classify", "classify, several"),
     "preference": ("prefer",),
     "beta": ("prefer",),
 }
@@ -205,6 +212,14 @@ class TuneConfig(BaseModel):
     sampling: Literal["natural", "root", "balanced"] = Field(
         "natural", description="Rare classes are drawn more often: by the root of shares, or alike."
     )
+    group_sampling: Literal["natural", "root", "balanced"] = Field(
+        "natural", description="The same for rare groups, such as languages (columns: group)."
+    )
+    thresholds: Literal["none", "validation"] = Field(
+        "none",
+        description="What a class needs to be told: the most likely, or by F1 on the validation"
+        " examples.",
+    )
     steer: Literal["auto", "loss", "accuracy", "macro_f1", "micro_f1", "span_f1"] = Field(
         "auto", description="Figure that validation steers by."
     )
@@ -250,6 +265,8 @@ class TuneConfig(BaseModel):
                     known=", ".join(sorted(known)),
                 )
             )
+        if self.group_sampling != "natural" and GROUP not in self.columns:
+            raise ValueError(tr("group_sampling needs columns.group"))
         if self.several and self.task != "classify":
             raise ValueError(tr("several is for classify alone"))
         if self.method == "head" and self.task not in TOLD:

@@ -35,6 +35,7 @@ class Form:
         center: of numbers, what a score of 0 stands for.
         spread: the same, what a score stands for beyond that.
         pattern: how a text is put to the network; None for itself.
+        offsets: what is added to the classes' scores; nothing where there are none.
     """
 
     task: str
@@ -44,13 +45,14 @@ class Form:
     center: float = 0.0
     spread: float = 1.0
     pattern: str | None = None
+    offsets: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Form:
         """Gives a form as a model's `task.json` says it."""
         names = [one.name for one in fields(cls)]
         held = {name: said[name] for name in names if name in said}
-        return cls(**(held | {"labels": tuple(said["labels"])}))
+        return cls(**(held | {n: tuple(said.get(n, ())) for n in ("labels", "offsets")}))
 
     @property
     def tells(self) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from tianti.errors import UserError
 from tianti.evaluate.tasks.rows import Row, read_numbered_rows
 from tianti.messages import tr
 from tianti.tokens.conversations import messages_of
-from tianti.tune.config import COLUMNS, TuneConfig
+from tianti.tune.config import COLUMNS, GROUP, TuneConfig
 
 Example = dict[str, Any]
 # Columns that hold what is to be told or written.
@@ -62,7 +62,10 @@ def _examples(path: str, tune: TuneConfig, answered: bool) -> Iterator[Example]:
             named = _named(row, tune)
             if not answered:
                 named = {name: value for name, value in named.items() if name not in WANTED}
-            yield make(named, answered) | {"place": here}
+            made = make(named, answered)
+            if GROUP in tune.columns and (answered or GROUP in named):
+                made[GROUP] = str(_there(named, GROUP))
+            yield made | {"place": here}
         except UserError as error:
             raise UserError(error.what, where=here, remedy=error.remedy) from error
         except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
@@ -77,8 +80,8 @@ def _examples(path: str, tune: TuneConfig, answered: bool) -> Iterator[Example]:
 def _named(row: Row, tune: TuneConfig) -> Row:
     """Gives a row by the names that tasks know."""
     wanted = {name: tune.column(name) for name in {*COLUMNS[tune.task], *tune.columns}}
-    for theirs in tune.columns.values():
-        if theirs not in row:
+    for ours, theirs in tune.columns.items():
+        if theirs not in row and ours != GROUP:
             raise UserError(
                 tr("there is no column {name!r}", name=theirs),
                 remedy=tr("It has: {names}", names=", ".join(map(str, row)) or "–"),

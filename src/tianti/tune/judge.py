@@ -23,7 +23,7 @@ from tianti.exchange.huggingface import load_transformer
 from tianti.files import write_text
 from tianti.progress import SILENT, Display
 from tianti.tokens.tokenizer import Tokenizer
-from tianti.tune.config import PREDICTIONS, JudgeStageConfig
+from tianti.tune.config import GROUP, PREDICTIONS, JudgeStageConfig
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.predict import Predictor
 from tianti.tune.prepare import TEST
@@ -45,7 +45,7 @@ def judge(
 
     Returns:
         `figures`, each with its interval; `classes`, of each class or kind of entity `precision`,
-        `recall`, `f1` and `support`; `test_examples`; `task`.
+        `recall`, `f1` and `support`; `groups`, the figures of each; `test_examples`; `task`.
     """
     tune, device = config.tune, config.device
     path = inputs["test"] / TEST
@@ -63,6 +63,7 @@ def judge(
     lines = (json.dumps(e | {"predicted": p}, ensure_ascii=False) for e, p in both)
     write_text(out / PREDICTIONS, "".join(f"{line}\n" for line in lines))
     statistics, classes = figures_of(predictor, examples, found)
+    groups = _by_group(predictor, examples, found)
     return {
         "task": tune.task,
         "test_examples": len(examples),
@@ -72,7 +73,28 @@ def judge(
             for name, statistic in statistics.items()
         },
         **({"classes": classes} if classes else {}),
+        **({"groups": groups} if groups else {}),
     }
+
+
+def _by_group(
+    predictor: Predictor, examples: Sequence[Example], found: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Gives the same figures of each group of examples, such as those of one language."""
+    members: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        if GROUP in example:
+            members.setdefault(example[GROUP], []).append(number)
+    groups = {}
+    for name, numbers in sorted(members.items()):
+        statistics, _ = figures_of(
+            predictor, [examples[n] for n in numbers], [found[n] for n in numbers]
+        )
+        groups[name] = {
+            figure: interval(statistic, len(numbers)).as_dict()
+            for figure, statistic in statistics.items()
+        }
+    return groups
 
 
 def _foretold(

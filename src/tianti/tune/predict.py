@@ -92,28 +92,21 @@ class Predictor:
             return [{"embedding": [round(x, 6) for x in state]} for state in states.tolist()]
         if self.form.task not in TOLD:
             return self._written(examples, max_tokens, on_progress)
-        tagged = self.form.task == "tag"
-        offsets: list[Any] = [None] * len(examples)
-        encoded: list[list[int]] = []
-        for number, example in enumerate(examples):
+        if self.form.task == "tag":
+            return self._tagged(examples, on_progress)
+        return [self._told(scores) for scores in self.scores(examples, on_progress)]
+
+    @torch.no_grad()
+    def scores(
+        self, examples: Sequence[Example], on_progress: Callable[[int], None] = lambda done: None
+    ) -> torch.Tensor:
+        """Gives the scores of the classes of texts, `(texts, classes)` float32 on the CPU."""
+        encoded = []
+        for example in examples:
             with named(example):
-                if tagged:
-                    ids, offsets[number] = self.encoder.tagged(example)
-                else:
-                    ids = self.encoder.told(example)
-            encoded.append(ids)
-        found: list[dict[str, Any]] = [{}] * len(examples)
-        for group, hidden in self._hidden(encoded):
-            scores = self._model.logits(hidden).float().cpu()
-            for place, number in enumerate(group):
-                length = len(encoded[number])
-                if tagged:
-                    each = scores[place, :length]
-                    found[number] = self._entities(examples[number]["text"], each, offsets[number])
-                else:
-                    found[number] = self._told(scores[place, length - 1])
-            on_progress(len(group))
-        return found
+                encoded.append(self.encoder.told(example))
+        found = self._model.logits(self._ends(encoded, on_progress)).cpu()
+        return found + torch.tensor(self.form.offsets) if self.form.offsets else found
 
     def embeddings(
         self, texts: Sequence[str], on_progress: Callable[[int], None] = lambda done: None
@@ -121,11 +114,36 @@ class Predictor:
         """Gives what texts mean as directions, `(texts, width)` float32 of length 1 on the CPU:
         their products are cosines."""
         encoded = [self.encoder.told({"text": text}) for text in texts]
-        found = torch.empty(len(texts), self._model.config.width)
+        return torch.nn.functional.normalize(self._ends(encoded, on_progress).float(), dim=1).cpu()
+
+    @torch.no_grad()
+    def _ends(self, encoded: list[list[int]], on_progress: Callable[[int], None]) -> torch.Tensor:
+        """Gives the state at the end of each text, `(texts, width)`."""
+        found: torch.Tensor | None = None
         for group, hidden in self._hidden(encoded):
             ends = torch.tensor([len(encoded[n]) - 1 for n in group], device=hidden.device)
-            states = hidden[torch.arange(len(group), device=hidden.device), ends].float()
-            found[group] = torch.nn.functional.normalize(states, dim=1).cpu()
+            if found is None:
+                found = hidden.new_empty(len(encoded), hidden.shape[-1])
+            found[group] = hidden[torch.arange(len(group), device=hidden.device), ends]
+            on_progress(len(group))
+        assert found is not None
+        return found
+
+    def _tagged(
+        self, examples: Sequence[Example], on_progress: Callable[[int], None]
+    ) -> list[dict[str, Any]]:
+        encoded, offsets = [], []
+        for example in examples:
+            with named(example):
+                ids, places = self.encoder.tagged(example)
+            encoded.append(ids)
+            offsets.append(places)
+        found: list[dict[str, Any]] = [{}] * len(examples)
+        for group, hidden in self._hidden(encoded):
+            scores = self._model.logits(hidden).float().cpu()
+            for place, number in enumerate(group):
+                each = scores[place, : len(encoded[number])]
+                found[number] = self._entities(examples[number]["text"], each, offsets[number])
             on_progress(len(group))
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -28,15 +29,17 @@ from tianti.train.rows import rows_of
 from tianti.train.stage import compiled_if_possible, place
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 from tianti.tune.classifier import of_examples, of_words, states_of
-from tianti.tune.config import SHOWN, TASK, TuneConfig
+from tianti.tune.config import GROUP, SHOWN, TASK, TuneConfig
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, Form, counts_of
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
+from tianti.tune.predict import Predictor
 from tianti.tune.preferring import PreferenceObjective
 from tianti.tune.prepare import TRAIN, VALIDATION
 from tianti.tune.shown import shown_tokens
+from tianti.tune.thresholds import offsets_of
 from tianti.tune.tokenizing import BESIDE, template_for
 
 VALIDATION_ROWS = 16
@@ -165,11 +168,17 @@ def _shares(
     tune: TuneConfig, examples: list[Example], labels: Sequence[str], counts: Sequence[int]
 ) -> np.ndarray | None:
     """Gives how often each example is drawn in an epoch, so that an epoch stays as long."""
-    if tune.sampling == "natural":
+    if (tune.sampling, tune.group_sampling) == ("natural", "natural"):
         return None
-    power = {"root": 0.5, "balanced": 1.0}[tune.sampling]
-    of_label = {label: count**-power for label, count in zip(labels, counts, strict=True) if count}
-    shares = np.array([of_label[example["label"]] for example in examples])
+    power = {"natural": 0.0, "root": 0.5, "balanced": 1.0}
+    shares = np.ones(len(examples))
+    if tune.sampling != "natural":
+        of_label = dict(zip(labels, counts, strict=True))
+        counted = np.array([of_label[example["label"]] for example in examples])
+        shares *= counted ** -power[tune.sampling]
+    if tune.group_sampling != "natural":
+        of_group = Counter(example[GROUP] for example in examples)
+        shares *= np.array([of_group[e[GROUP]] ** -power[tune.group_sampling] for e in examples])
     return shares * len(shares) / shares.sum()
 
 
@@ -197,7 +206,7 @@ def write_tuned(
 
     Args:
         config: network, settings, task.
-        inputs: folders of `tokenizer` and `train`.
+        inputs: folders of `examples`, `tokenizer` and `train`.
         out: where to.
         display: shows progress.
     """
@@ -223,7 +232,28 @@ def write_tuned(
     )
     reading = {"columns": config.tune.columns, "max_tokens": config.tune.max_tokens}
     write_json(out / TASK, asdict(config.form) | reading)
+    if config.tune.thresholds == "validation":
+        examples = load_examples(inputs["examples"] / VALIDATION)
+        offsets = _offsets(out, examples, choose_device(config.device), display)
+        write_json(out / TASK, asdict(replace(config.form, offsets=offsets)) | reading)
     return {"parameters": model.config.num_parameters(), "step": checkpoint.state.step}
+
+
+def _offsets(
+    folder: Path, examples: list[Example], device: torch.device, display: Display
+) -> tuple[float, ...]:
+    """Gives what is added to the classes' scores, by examples that nothing was learnt from."""
+    predictor = Predictor(folder, device)
+    with display.task("thresholds", len(examples), "examples") as task:
+        scores = predictor.scores(examples, task.advance).numpy()
+    labels, several = predictor.form.labels, predictor.form.several
+    right = np.array(
+        [
+            [(label in e["label"]) if several else label == e["label"] for label in labels]
+            for e in examples
+        ]
+    )
+    return tuple(offsets_of(scores, right, several))
 
 
 def _said_of(form: Form) -> dict[str, Any]:
