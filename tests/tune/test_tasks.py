@@ -12,6 +12,7 @@ from tianti.api import predict, run
 from tianti.files import read_json
 from tianti.progress import SILENT
 from tianti.runs.runner import REPORT
+from tianti.tokens.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -146,6 +147,11 @@ def test_translation_and_what_transformers_writes(translated, tmp_path):
         return_tensors="pt",
         return_dict=True,
     )
+    ours = Tokenizer.load(folder)
+    assert asked["input_ids"][0].tolist() == [
+        *(ours.begin, *ours.encode("two one")),
+        ours.inner.token_to_id("<|im_start|>"),
+    ]
     made = model.generate(**asked, max_new_tokens=20, do_sample=False)
     said = tokenizer.decode(made[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
     assert said == "zwei eins"

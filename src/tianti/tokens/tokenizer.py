@@ -125,6 +125,7 @@ class Tokenizer:
         write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
             "eos_token": END_OF_TEXT,
             "pad_token": END_OF_TEXT,
             "additional_special_tokens": list(SPECIAL_TOKENS[1:]),

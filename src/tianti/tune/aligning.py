@@ -12,9 +12,9 @@ from tianti.device import autocast
 from tianti.model.transformer import Transformer
 from tianti.objective.causal import Rows
 from tianti.objective.contrast import alignment
-from tianti.objective.linear_cross_entropy import IGNORED
 from tianti.train.config import TrainSettings
 from tianti.train.objective import Steering
+from tianti.tune.preferring import ends_in_pairs
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,11 @@ class AlignObjective:
 
     def __call__(self, rows: Rows) -> Aligned:
         """Gives the summed loss of some rows, whose pairs are told apart from each other."""
-        assert rows.units_BT is not None
-        assert rows.segments_BT is not None
-        places = (rows.labels_BT.flatten() != IGNORED).nonzero().squeeze(1)
         with autocast(rows.ids_BT.device, self._precision):
             hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
-            states_NW = hidden_BTW.flatten(0, 1)[places]
-        # Both of a pair one behind the other, in whatever rows they stand.
-        of = (2 * rows.units_BT + rows.segments_BT % 2).flatten()[places]
-        states_NW = states_NW[of.argsort()]
+            states_NW = ends_in_pairs(hidden_BTW, rows)
         total, found = alignment(states_NW[0::2], states_NW[1::2])
-        return Aligned(total, total.detach(), len(places) // 2, found)
+        return Aligned(total, total.detach(), len(states_NW) // 2, found)
 
     def tally(self, found: Aligned, rows: Rows) -> Tensor:
         """Gives the loss, the pairs, and those that are found."""

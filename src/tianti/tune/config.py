@@ -23,13 +23,14 @@ TaskName = Literal[
     "summarize",
     "answer",
     "prefer",
+    "reward",
     "align",
     "lm",
 ]
 # Those that tell classes or numbers instead of writing text.
-TOLD = ("classify", "tag", "regress")
+TOLD = ("classify", "tag", "regress", "reward")
 # Those whose texts are read as they are: no conversation is written for them.
-READ = (*TOLD, "align", "lm")
+READ = ("classify", "tag", "regress", "align", "lm")
 # Columns that each task reads, and what they are called where nothing is said.
 COLUMNS: dict[str, dict[str, str]] = {
     "classify": {"text": "text", "label": "label"},
@@ -40,6 +41,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "summarize": {"text": "text", "summary": "summary"},
     "answer": {"context": "context", "question": "question", "answer": "answer"},
     "prefer": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    "reward": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
     "align": {"source": "source", "target": "target"},
     "lm": {"text": "text"},
 }
@@ -57,7 +59,8 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
         *("messages", "conversations", "system", "instruction", "input", "output", "history"),
         *("prompt", "completion", GROUP),
     ),
-    "prefer": ("messages", "conversations", "system"),
+    "prefer": ("messages", "conversations", "system", "completion", "label"),
+    "reward": ("messages", "conversations", "system"),
 }
 # What stages leave for the report: predictions on the test, and examples as tokens.
 PREDICTIONS, SHOWN = "predictions.jsonl", "tokens.json"
@@ -91,6 +94,7 @@ _STEERED: dict[str, tuple[str, ...]] = {
     "classify, several": ("loss", "micro_f1", "macro_f1"),
     "tag": ("loss", "span_f1"),
     "prefer": ("loss", "accuracy"),
+    "reward": ("loss", "accuracy"),
 }
 
 
@@ -226,8 +230,8 @@ class TuneConfig(BaseModel):
     examples_per_class: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Take so many training examples of each class, by the seed."
     )
-    preference: Literal["dpo", "ipo", "simpo", "orpo"] = Field(
-        "dpo", description="Objective of preferences."
+    preference: Literal["dpo", "ipo", "simpo", "orpo", "kto"] = Field(
+        "dpo", description="Objective of preferences; kto: of single answers, good or bad."
     )
     beta: float | None = Field(
         None, gt=0, description="How dear it is to leave the base (prefer): 0.1; of simpo 2."

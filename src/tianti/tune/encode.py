@@ -17,7 +17,7 @@ from tianti.tokens.chat import ChatEncoder, ChatTemplate, Message
 from tianti.tokens.examples import IGNORED, Examples
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import READ
-from tianti.tune.examples import Example, named
+from tianti.tune.examples import ANSWERS, Example, named
 
 Encoded = tuple[list[int], list[int]]
 Span = tuple[int, int]
@@ -62,7 +62,7 @@ class Form:
     @property
     def texts(self) -> int:
         """Gives the texts of an example that the network sees each by itself."""
-        return 2 if self.task in ("prefer", "align") else 1
+        return 2 if self.task in ("prefer", "reward", "align") else 1
 
     @property
     def row(self) -> int:
@@ -77,7 +77,12 @@ class Form:
     @property
     def classes(self) -> int:
         """Gives the scores that a network gives; 0 where it writes text."""
-        counts = {"tag": len(self.tags), "classify": len(self.labels), "regress": 1}
+        counts = {
+            "tag": len(self.tags),
+            "classify": len(self.labels),
+            "regress": 1,
+            "reward": 1,
+        }
         return counts.get(self.task, 0)
 
 
@@ -130,7 +135,11 @@ class Encoder:
         rows: list[Encoded] = []
         weights: list[float] = []
         targets: list[Any] = []
-        for example in examples:
+        for number, example in enumerate(examples):
+            if "completion" in example:
+                # What the next one was answered: to another prompt, as a rule.
+                other = examples[(number + 1) % len(examples)]["completion"]
+                example = example | {"chosen": example["completion"], "rejected": other}
             with named(example):
                 for texts, weight in self._encoded(example, class_weights):
                     rows += texts
@@ -138,6 +147,8 @@ class Encoder:
             if self.form.several:
                 chosen = set(example["label"])
                 targets.append([float(label in chosen) for label in self.form.labels])
+            elif "good" in example:
+                targets.append([float(example["good"])])
             elif self.form.task == "regress":
                 # What a network says lies near 0 at first, whatever the numbers are.
                 targets.append([(example["label"] - self.form.center) / self.form.spread])
@@ -165,8 +176,12 @@ class Encoder:
         if task == "align":
             both = [self.told({"text": example[n]}) for n in ("source", "target")]
             return [([(ids, [IGNORED] * (len(ids) - 1) + [0]) for ids in both], 1.0)]
+        if task == "reward":
+            asked = [[*example["prompt"], _said_by_assistant(example[n])] for n in ANSWERS]
+            both = [self.conversation(messages) for messages in asked]
+            return [([(ids, [IGNORED] * (len(ids) - 1) + [0]) for ids in both], 1.0)]
         if task == "prefer":
-            texts = [self._answer(example["prompt"], example[n]) for n in ("chosen", "rejected")]
+            texts = [self._answer(example["prompt"], example[n]) for n in ANSWERS]
             return [(texts, 1.0)]
         ids, labels = self._said(example["messages"])
         return [([(ids, labels)], float(sum(label != IGNORED for label in labels)))]
@@ -249,16 +264,24 @@ class Encoder:
             units.append(([(piece[:-1], piece[1:])], float(len(piece) - 1)))
         return units
 
-    def _said(self, messages: Sequence[Message]) -> Encoded:
-        """Gives a conversation, where the tokens that an assistant says are wanted."""
+    def conversation(self, messages: Sequence[Message]) -> list[int]:
+        """Gives the tokens of a conversation whose last answer is rated."""
+        return self._fitted(messages, self.form.context)[0]
+
+    def _fitted(self, messages: Sequence[Message], context: int) -> Encoded:
+        """Gives a conversation that fits, and 1 for each token that an assistant says."""
         assert self._chat is not None
-        context = self.form.context + 1
         encoded = self._chat.encode(messages)
         if len(encoded.ids) > context:
             self.cut += 1
             shorter = shortened(messages, lambda them: len(self._chat.encode(them).ids) <= context)  # type: ignore[union-attr]
             encoded = self._chat.encode(shorter)
-        ids, supervised = encoded.ids[:context], encoded.supervised[:context]
+        return encoded.ids[:context], [int(s) for s in encoded.supervised[:context]]
+
+    def _said(self, messages: Sequence[Message]) -> Encoded:
+        """Gives a conversation, where the tokens that an assistant says are wanted."""
+        context = self.form.context + 1
+        ids, supervised = self._fitted(messages, context)
         if not any(supervised[1:]):
             raise UserError(
                 tr("nothing that an assistant says fits {context} tokens", context=context - 1),
@@ -269,7 +292,7 @@ class Encoder:
 
     def _answer(self, prompt: Sequence[Message], answer: str) -> Encoded:
         """Gives a conversation, where the tokens of its last answer alone are wanted."""
-        ids, labels = self._said([*prompt, {"role": "assistant", "content": answer}])
+        ids, labels = self._said([*prompt, _said_by_assistant(answer)])
         wanted = [number for number, label in enumerate(labels) if label != IGNORED]
         # What was said before stands apart from it: the last run of labels is the answer.
         start = next(
@@ -296,6 +319,10 @@ class Encoder:
             )
             ids = self._chat.encode_prompt(shorter)
         return ids
+
+
+def _said_by_assistant(answer: str) -> Message:
+    return {"role": "assistant", "content": answer}
 
 
 def shortened(

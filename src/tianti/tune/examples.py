@@ -24,6 +24,9 @@ WANTED = {
 }
 
 
+ANSWERS = ("chosen", "rejected")
+
+
 def read_examples(
     where: str | list[str], tune: TuneConfig, *, answered: bool = True
 ) -> list[Example]:
@@ -51,7 +54,34 @@ def read_examples(
                 tr("there are no examples here"), where=path, remedy=tr("Check the path")
             )
         found += here
+    if tune.task == "prefer":
+        found = _by_preference(found, tune)
     return found
+
+
+def _by_preference(examples: list[Example], tune: TuneConfig) -> list[Example]:
+    """Gives pairs of answers, or single ones where those are what is learnt from.
+
+    Raises:
+        UserError: an answer is single where pairs are wanted.
+    """
+    if tune.preference != "kto":
+        for example in examples:
+            if "completion" in example:
+                raise UserError(
+                    tr("a pair is wanted, chosen and rejected: this is a single answer"),
+                    where=example["place"],
+                    remedy=tr("Set tune.preference to kto"),
+                )
+        return examples
+    single = []
+    for example in examples:
+        if "chosen" not in example:
+            single.append(example)
+            continue
+        same = {name: value for name, value in example.items() if name not in ANSWERS}
+        single += [same | {"completion": example[n], "good": n == "chosen"} for n in ANSWERS]
+    return single
 
 
 def _examples(path: str, tune: TuneConfig, answered: bool) -> Iterator[Example]:
@@ -287,7 +317,14 @@ def _preferred(row: Row, answered: bool) -> Example:
     found: Example = {"prompt": messages}
     if not answered and "chosen" not in row:
         return found
-    for name in ("chosen", "rejected"):
+    if "completion" in row and "chosen" not in row:
+        good = _there(row, "label")
+        if not isinstance(good, bool | int) or good not in (0, 1):
+            raise UserError(
+                tr("an answer is good (true) or bad (false), this is {value!r}", value=good)
+            )
+        return found | {"completion": _text(row, "completion"), "good": bool(good)}
+    for name in ANSWERS:
         value = row.get(name)
         if isinstance(value, list):
             value = messages_of({"messages": value})[-1]["content"]
@@ -315,6 +352,7 @@ _MAKERS = {
     "summarize": _written("text", "summary"),
     "answer": _answered,
     "prefer": _preferred,
+    "reward": _preferred,
     "align": _paired,
     "lm": _plain,
 }
@@ -351,4 +389,5 @@ def text_of(example: Example) -> str:
         return "\n".join((example["source"], example.get("target", "")))
     said = [*example.get("messages", ()), *example.get("prompt", ())]
     parts = [message["content"] for message in said]
-    return "\n".join([*parts, *(example[n] for n in ("chosen", "rejected") if n in example)])
+    answers = (example[n] for n in (*ANSWERS, "completion") if n in example)
+    return "\n".join([*parts, *answers])

@@ -25,7 +25,7 @@ from tianti.progress import SILENT, Display
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import GROUP, PREDICTIONS, JudgeStageConfig
 from tianti.tune.examples import Example, load_examples
-from tianti.tune.predict import Predictor
+from tianti.tune.predict import Predictor, answered
 from tianti.tune.prepare import TEST
 
 
@@ -57,6 +57,11 @@ def judge(
     predictor = Predictor(inputs["model"], choose_device(device))
     if tune.task == "align":
         return _aligned(predictor, examples, display)
+    if tune.task == "reward":
+        return _rated(predictor, examples, display)
+    if tune.preference == "kto":
+        # What a bad answer is like is nothing to be measured by.
+        examples = [example for example in examples if example.get("good", True)]
     with display.task("evaluate", len(examples), "examples") as task:
         found = predictor(examples, max_tokens=tune.max_tokens, on_progress=task.advance)
     both = zip(examples, found, strict=True)
@@ -136,6 +141,22 @@ def _aligned(predictor: Predictor, examples: Sequence[Example], display: Display
     }
 
 
+def _rated(predictor: Predictor, examples: Sequence[Example], display: Display) -> dict[str, Any]:
+    """Gives how often the better of two answers is rated higher."""
+    with display.task("evaluate", 2 * len(examples), "examples") as task:
+        better, worse = (
+            predictor.scores([answered(example, name) for example in examples], task.advance)[:, 0]
+            for name in ("chosen", "rejected")
+        )
+    right = Share((better > worse).numpy())
+    return {
+        "task": "reward",
+        "test_examples": len(examples),
+        "cut": predictor.encoder.cut,
+        "figures": {"accuracy": interval(right, len(examples)).as_dict()},
+    }
+
+
 Statistics = dict[str, Statistic]
 Rates = dict[str, dict[str, float]]
 
@@ -167,8 +188,9 @@ def figures_of(
 def _references(example: Example) -> list[str]:
     if "references" in example:
         return example["references"]
-    if "chosen" in example:
-        return [example["chosen"]]
+    for name in ("chosen", "completion"):
+        if name in example:
+            return [example[name]]
     said = [message for message in example["messages"] if message["role"] == "assistant"]
     return [said[-1]["content"]]
 

@@ -29,7 +29,7 @@ from tianti.train.objective import Objective, Steering
 from tianti.tune.aligning import AlignObjective
 from tianti.tune.config import TuneConfig
 from tianti.tune.encode import Form, spans_of
-from tianti.tune.preferring import PreferenceObjective
+from tianti.tune.preferring import PreferenceObjective, RewardObjective
 
 _STEERINGS = {
     "loss": Steering("loss", "val loss"),
@@ -239,6 +239,8 @@ def objective_of(
     counts: Sequence[int],
 ) -> Objective:
     """Gives the objective of a task; see the classes of this module."""
+    if form.task == "reward":
+        return RewardObjective(model, settings, tune)
     if form.classes:
         return ClassObjective(model, settings, tune, form, counts)
     if form.task == "prefer":

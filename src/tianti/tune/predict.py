@@ -56,7 +56,7 @@ class Predictor:
 
     def reading(self, **changes: Any) -> TuneConfig:
         """Gives how files are read for it, as when it was tuned but for changes."""
-        task = "instruct" if self.form.task in ("prefer", "lm") else self.form.task
+        task = "instruct" if self.form.task in ("prefer", "reward", "lm") else self.form.task
         same = task == self.form.task
         said = {
             "task": task,
@@ -104,7 +104,10 @@ class Predictor:
         encoded = []
         for example in examples:
             with named(example):
-                encoded.append(self.encoder.told(example))
+                if self.form.task == "reward":
+                    encoded.append(self.encoder.conversation(example["messages"]))
+                else:
+                    encoded.append(self.encoder.told(example))
         found = self._model.logits(self._ends(encoded, on_progress)).cpu()
         return found + torch.tensor(self.form.offsets) if self.form.offsets else found
 
@@ -166,7 +169,7 @@ class Predictor:
             yield group, hidden
 
     def _told(self, scores: torch.Tensor) -> dict[str, Any]:
-        if self.form.task == "regress":
+        if self.form.task in ("regress", "reward"):
             return {"value": float(scores[0]) * self.form.spread + self.form.center}
         labels = self.form.labels
         if self.form.several:
@@ -215,6 +218,12 @@ class Predictor:
             for number, one in zip(group, made, strict=True):
                 written[number] = one.text
         return [{"text": written[number].strip()} for number in range(len(prompts))]
+
+
+def answered(example: Example, name: str) -> Example:
+    """Gives one of an example's answers as a conversation that is to be rated."""
+    said = {"role": "assistant", "content": example[name]}
+    return {"messages": [*example["prompt"], said], "place": example.get("place")}
 
 
 def asked_of(example: Example) -> list[dict[str, Any]]:
@@ -302,7 +311,10 @@ def predict(
         reading = predictor.reading(**changes)
     except ValidationError as error:
         raise UserError(str(error.errors()[0]["msg"]), where="--column") from error
-    examples = read_examples(source, _without_answers(reading), answered=False)
+    rated = predictor.form.task == "reward"
+    # An answer that is to be rated is there.
+    kept = reading if rated else _without_answers(reading)
+    examples = read_examples(source, kept, answered=rated)
     with display.task("predict", len(examples), "examples") as task:
         found = predictor(
             examples,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tianti.device import autocast
@@ -18,6 +19,8 @@ from tianti.objective.preference import (
     Preference,
     dpo_loss,
     ipo_loss,
+    kto_divergence,
+    kto_loss,
     orpo_loss,
     simpo_loss,
 )
@@ -50,7 +53,8 @@ class PreferenceObjective:
     """Which of two answers is better; see `tianti.train.objective.Objective`.
 
     Rows hold the pairs of answers one behind the other; their targets are the log-probabilities of
-    both by the network that training began with, and how many tokens each has.
+    both by the network that training began with. Of KTO each pair is one answer and one to another
+    prompt, and the last target tells whether the first is good.
 
     Args:
         model: the network.
@@ -63,13 +67,14 @@ class PreferenceObjective:
         self._kind = tune.preference
         self._beta = tune.beta or (2.0 if tune.preference == "simpo" else 0.1)
         self._smoothing = settings.label_smoothing
-        usual = "accuracy" if tune.steer == "auto" else tune.steer
+        usual = "loss" if self._kind == "kto" else "accuracy"
+        usual = usual if tune.steer == "auto" else tune.steer
         self.steering = STEERINGS[usual]
 
     @property
     def needs_reference(self) -> bool:
         """Tells whether log-probabilities before training are wanted."""
-        return self._kind in ("dpo", "ipo")
+        return self._kind in ("dpo", "ipo", "kto")
 
     def answers(self, rows: Rows) -> tuple[Answers, Tensor]:
         """Gives all answers in the rows, better and worse in turn, and the numbers of the pairs."""
@@ -111,6 +116,10 @@ class PreferenceObjective:
             return orpo_loss(chosen, rejected, beta=self._beta)
         assert rows.targets is not None
         known = rows.targets[pairs].to(chosen.log_probs.dtype)
+        if self._kind == "kto":
+            theirs = [Answers(known[:, n], chosen.tokens) for n in range(2)]
+            away = kto_divergence(rejected, theirs[1])
+            return kto_loss(chosen, theirs[0], known[:, 2] > 0, away, beta=self._beta)
         before = (Answers(known[:, 0], chosen.tokens), Answers(known[:, 1], rejected.tokens))
         if self._kind == "ipo":
             return ipo_loss(chosen, rejected, *before, beta=self._beta)
@@ -119,13 +128,89 @@ class PreferenceObjective:
     def tally(self, found: Preferred, rows: Rows) -> Tensor:
         """Gives the loss, the pairs, those in order, and by how much rewards differ."""
         preference = found.preference
+        if self._kind == "kto":
+            return self._tally_of_single(found)
         better, worse = preference.rewards_chosen, preference.rewards_rejected
         margin = (better - worse).sum().item()
         numbers = [found.nats.item(), len(better), preference.right.item(), margin]
         return torch.tensor(numbers, dtype=torch.float64)
 
+    @staticmethod
+    def _tally_of_single(found: Preferred) -> Tensor:
+        """Gives the loss, and count and sum of rewards of good answers and of bad ones."""
+        rewards = (found.preference.rewards_chosen, found.preference.rewards_rejected)
+        numbers = [x for part in rewards for x in (float(len(part)), part.sum().item())]
+        return torch.tensor([found.nats.item(), *numbers], dtype=torch.float64)
+
     def figures(self, sums: np.ndarray) -> dict[str, float]:
         """Gives loss, the share of pairs in order, and the mean margin of rewards."""
+        if self._kind == "kto":
+            nats, good, of_good, bad, of_bad = sums.tolist()
+            margin = of_good / max(good, 1) - of_bad / max(bad, 1)
+            return {"loss": nats / max(good + bad, 1), "margin": margin}
         nats, pairs, right, margin = sums.tolist()
         count = max(pairs, 1)
         return {"loss": nats / count, "accuracy": right / count, "margin": margin / count}
+
+
+@dataclass(frozen=True)
+class Rated:
+    """What is found of some pairs.
+
+    Args:
+        total: what is descended.
+        nats: the same without gradient.
+        margins: by how much the better answers are rated higher, `(pairs,)`.
+    """
+
+    total: Tensor
+    nats: Tensor
+    margins: Tensor
+
+
+class RewardObjective:
+    """A number for each answer, higher for the better of two (Bradley & Terry 1952).
+
+    See `tianti.train.objective.Objective`.
+
+    Args:
+        model: the network, with one score.
+        settings: of training.
+        tune: which figure steers.
+    """
+
+    def __init__(self, model: Transformer, settings: TrainSettings, tune: TuneConfig):
+        self.model, self._precision = model, settings.precision
+        self.steering = STEERINGS["accuracy" if tune.steer == "auto" else tune.steer]
+
+    def __call__(self, rows: Rows) -> Rated:
+        """Gives the summed loss of some rows."""
+        with autocast(rows.ids_BT.device, self._precision):
+            hidden_BTW = self.model(rows.ids_BT, segments_BT=rows.segments_BT)
+            states_NW = ends_in_pairs(hidden_BTW, rows)
+            scores_N = self.model.logits(states_NW)[:, 0]
+        margins = scores_N[0::2] - scores_N[1::2]
+        total = -F.logsigmoid(margins).sum()
+        return Rated(total, total.detach(), margins.detach())
+
+    def tally(self, found: Rated, rows: Rows) -> Tensor:
+        """Gives the loss, the pairs, those in order, and by how much scores differ."""
+        margins = found.margins
+        right, apart = (margins > 0).sum().item(), margins.sum().item()
+        numbers = [found.nats.item(), len(margins), right, apart]
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """Gives loss, the share of pairs in order, and the mean margin."""
+        nats, pairs, right, margin = sums.tolist()
+        count = max(pairs, 1)
+        return {"loss": nats / count, "accuracy": right / count, "margin": margin / count}
+
+
+def ends_in_pairs(hidden_BTW: Tensor, rows: Rows) -> Tensor:
+    """Gives the states that are supervised, both of a pair one behind the other, `(2 pairs, W)`."""
+    assert rows.units_BT is not None
+    assert rows.segments_BT is not None
+    places = (rows.labels_BT.flatten() != IGNORED).nonzero().squeeze(1)
+    of = (2 * rows.units_BT + rows.segments_BT % 2).flatten()[places]
+    return hidden_BTW.flatten(0, 1)[places[of.argsort()]]

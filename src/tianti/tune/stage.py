@@ -196,7 +196,9 @@ def with_reference(
             found[stream.members(number)] = answers.log_probs.view(-1, 2).float().cpu().numpy()
             task.advance(1)
     objective.model.train()
-    return replace(examples, targets=found)
+    # Whether an answer is good, if that is known, is the last of them.
+    told = () if examples.targets is None else (examples.targets,)
+    return replace(examples, targets=np.concatenate([found, *told], axis=1))
 
 
 def write_tuned(

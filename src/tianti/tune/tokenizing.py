@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Regex, pre_tokenizers, processors
 
 from tianti.errors import UserError
-from tianti.files import read_json, write_text
+from tianti.files import read_json, write_json, write_text
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.tokens.chat import ChatTemplate
@@ -65,7 +65,7 @@ def prepare_tokenizer(
         write_text(out / "tokenizer.json", tokenizer.inner.to_str(pretty=False))
     template = choose_template(tune, base, tokenizer)
     if template is not None:
-        write_text(out / "chat_template.jinja", template.source)
+        _write_template(out, template.source)
     labels = tuple(read_json(inputs["examples"] / LABELS))
     form = Form(tune.task, 10**6, labels, tune.several, pattern=tune.pattern)
     encoder = Encoder(form, tokenizer, template)
@@ -76,6 +76,15 @@ def prepare_tokenizer(
         "longest": int(np.diff(ends, prepend=0).max()),
         "unfit_entities": encoder.unfit,
     }
+
+
+def _write_template(out: Path, source: str) -> None:
+    write_text(out / "chat_template.jinja", source)
+    # Older readers look for it here.
+    path = out / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    if "chat_template" in config:
+        write_json(path, config | {"chat_template": source})
 
 
 def _counted(text: str, task: Any) -> str:
