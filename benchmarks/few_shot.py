@@ -1,0 +1,235 @@
+"""Tunes with k examples of each class by each method and writes its part of docs/results.md.
+
+`python benchmarks/few_shot.py --base runs/base-en-zh`. Training and validation have k examples of
+each class, drawn by the seed; the test is the data set's own, or an even sample of it. Cells that
+are in benchmarks/tables/few_shot.json stay; `--page-only` writes the page from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import os
+import random
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "benchmarks" / "tables" / "few_shot.json"
+PAGE = ROOT / "docs" / "results.md"
+MARK = "\n## Few examples\n"
+DATA = Path(os.environ.get("TIANTI_DATA", ROOT.parent / "shared" / "data"))
+COUNTS, SEEDS, TEST_EXAMPLES = (4, 8, 16, 32, 64, 128), 5, 2000
+STUDENT = 2.776
+
+TASKS: dict[str, dict[str, Any]] = {
+    "sst2": {
+        "train": "sst2/train.jsonl.gz",
+        "test": "sst2/test.jsonl.gz",
+        "label": "label",
+        "pattern": "{text} It was",
+        "words": {"1": " great", "0": " terrible"},
+    },
+    "tnews": {
+        "train": "tnews/train.jsonl.gz",
+        "test": "tnews/dev.jsonl.gz",
+        "label": "label_name",
+        "pattern": "{text}\n这篇文章是关于",
+        "words": {
+            "news_story": "故事",
+            "news_culture": "文化",
+            "news_entertainment": "娱乐",
+            "news_sports": "体育",
+            "news_finance": "财经",
+            "news_house": "房产",
+            "news_car": "汽车",
+            "news_edu": "教育",
+            "news_tech": "科技",
+            "news_military": "军事",
+            "news_travel": "旅游",
+            "news_world": "国际",
+            "news_stock": "股票",
+            "news_agriculture": "农业",
+            "news_game": "游戏",
+        },
+    },
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "from scratch": {"base": False},
+    "plain": {},
+    "pattern": {"pattern": True, "words": True},
+    "pattern, contrast": {"pattern": True, "words": True, "contrast": 0.5},
+    "pattern, examples": {"pattern": True, "start": "examples"},
+    "class means": {"pattern": True, "start": "examples", "method": "none"},
+    "prompt alone": {"pattern": True, "words": True, "method": "none"},
+    "in context": {"pattern": True, "words": True, "method": "none", "shown": True},
+}
+# Those that go by no more examples than fit a prompt, or by none.
+ONLY_FOR = {"prompt alone": (4,), "in context": (4,)}
+WHAT = {
+    "from scratch": "the same network, weights drawn anew",
+    "plain": "all weights, a new classifier",
+    "pattern": "all weights; `pattern` and `words`",
+    "pattern, contrast": "the same with `contrast: 0.5`",
+    "pattern, examples": "all weights; `pattern` and `start: examples`",
+    "class means": "nothing: `pattern`, `start: examples`, `method: none`",
+    "prompt alone": "nothing: `pattern`, `words`, `method: none`; no example is seen",
+    "in context": "nothing; the prompt shows two examples of each class",
+}
+HEAD = """
+Accuracy in percent with k examples of each class to learn from and as many to steer by: mean of
+five draws with its 95 % interval by Student's t. The base is `recipes/base-en-zh.yaml`
+({parameters} weights, {tokens} tokens of books, encyclopedia and articles); the test
+{tests}. Made by `python benchmarks/few_shot.py`.
+"""
+
+
+def read(name: str, label: str) -> list[dict[str, str]]:
+    """Gives the examples of a file."""
+    with gzip.open(DATA / name, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [{"text": row["text"], "label": str(row[label])} for row in rows]
+
+
+def drawn(rows: list[dict[str, str]], count: int, seed: int) -> list[list[dict[str, str]]]:
+    """Gives `count` examples of each class to learn from, and as many others to steer by."""
+    draw = random.Random(seed)
+    parts: list[list[dict[str, str]]] = [[], []]
+    for label in sorted({row["label"] for row in rows}):
+        chosen = draw.sample([row for row in rows if row["label"] == label], 2 * count)
+        parts[0] += chosen[:count]
+        parts[1] += chosen[count:]
+    return parts
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> str:
+    """Writes examples to a file and gives its name."""
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    return str(path)
+
+
+def shown_before(task: dict[str, Any], rows: list[dict[str, str]], seed: int) -> str:
+    """Gives a pattern that shows examples before what is asked."""
+    by_label: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], []).append(row)
+    chosen = [row for group in by_label.values() for row in group[:2]]
+    random.Random(seed).shuffle(chosen)
+    said = [task["pattern"].format(text=r["text"]) + task["words"][r["label"]] for r in chosen]
+    escaped = "\n".join(said).replace("{", "{{").replace("}", "}}")
+    return f"{escaped}\n{task['pattern']}"
+
+
+def accuracy(task: dict[str, Any], base: Path, method: str, count: int, seed: int) -> float:
+    """Gives the accuracy of one training."""
+    from tianti.api import run
+    from tianti.files import read_json
+    from tianti.progress import SILENT
+    from tianti.recipe import Recipe
+
+    told = METHODS[method]
+    rows = read(task["train"], task["label"])
+    train, validation = drawn(rows, count, seed)
+    tests = read(task["test"], task["label"])
+    tests = tests[:: max(1, math.ceil(len(tests) / TEST_EXAMPLES))]
+    tune: dict[str, Any] = {"task": "classify", "steer": "accuracy"}
+    if told.get("pattern"):
+        tune["pattern"] = task["pattern"]
+        if told.get("shown"):
+            tune["pattern"] = shown_before(task, train, seed)
+    if told.get("words"):
+        tune["words"] = task["words"]
+    tune |= {name: told[name] for name in ("start", "method", "contrast") if name in told}
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        tune["train"] = write(where / "train.jsonl", train)
+        tune["validation"] = write(where / "validation.jsonl", validation)
+        tune["test"] = write(where / "test.jsonl", tests)
+        made: dict[str, Any] = {"name": "few", "seed": seed, "device": "cpu", "tune": tune}
+        if told.get("base", True):
+            made["base"] = str(base)
+        else:
+            config = read_json(base / "model" / "config.json")
+            made["model"] = {
+                "width": config["hidden_size"],
+                "depth": config["num_hidden_layers"],
+            }
+        done = run(Recipe.model_validate(made), where / "run", display=SILENT)
+        return done.results["evaluate"]["figures"]["accuracy"]["value"]
+
+
+def cell(values: list[float]) -> str:
+    """Gives the mean of trainings with its interval."""
+    if len(values) < 2:
+        return f"{100 * mean(values):.1f}"
+    half = STUDENT * stdev(values) / math.sqrt(len(values)) if len(values) == SEEDS else math.nan
+    return f"{100 * mean(values):.1f} ± {100 * half:.1f}"
+
+
+def write_page(table: dict[str, Any]) -> None:
+    """Writes the part about few examples anew."""
+    cells = table["cells"]
+    text = HEAD.format(
+        parameters=f"{table['base']['parameters'] / 1e6:.1f} M",
+        tokens=f"{table['base']['tokens'] / 1e6:.0f} M",
+        tests=f"sets are their own, of tnews an even sample of {TEST_EXAMPLES:,} or fewer",
+    )
+    for task in TASKS:
+        there = [key.split("/") for key in cells if key.startswith(f"{task}/")]
+        counts = [k for k in COUNTS if any(key[2] == str(k) for key in there)]
+        if not counts:
+            continue
+        text += f"\n| {task}, what learns | {' | '.join(f'k = {k}' for k in counts)} |\n"
+        text += "|---" * (len(counts) + 1) + "|\n"
+        for method in METHODS:
+            row = [
+                [cells[key] for s in range(SEEDS) if (key := f"{task}/{method}/{k}/{s}") in cells]
+                for k in counts
+            ]
+            if any(row):
+                shown = " | ".join(cell(values) if values else "" for values in row)
+                text += f"| {method}: {WHAT[method]} | {shown} |\n"
+    page = PAGE.read_text("utf-8")
+    before, _, rest = page.partition(MARK)
+    after = "\n## " + rest.split("\n## ", 1)[1] if "\n## " in rest else ""
+    PAGE.write_text(before.rstrip("\n") + "\n" + MARK + text + after, "utf-8")
+
+
+def main() -> None:
+    """Measures what is not there yet and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "base-en-zh")
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS))
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--page-only", action="store_true")
+    options = parser.parse_args()
+    table = json.loads(options.table.read_text("utf-8")) if options.table.is_file() else {}
+    cells = table.setdefault("cells", {})
+    if not options.page_only:
+        results = json.loads((options.base / "results.json").read_text("utf-8"))
+        trained = results["train"]
+        table["base"] = {"parameters": trained["parameters"], "tokens": trained["tokens"]}
+        for count in options.counts:
+            for seed in range(SEEDS):
+                for name in options.tasks:
+                    for method in options.methods:
+                        key = f"{name}/{method}/{count}/{seed}"
+                        # What is shown of fifteen classes does not fit the context.
+                        long = (name, method) == ("tnews", "in context")
+                        if key in cells or long or count not in ONLY_FOR.get(method, (count,)):
+                            continue
+                        cells[key] = accuracy(TASKS[name], options.base, method, count, seed)
+                        print(key, cells[key], flush=True)
+                        options.table.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+    if options.table == TABLE:
+        write_page(table)
+
+
+if __name__ == "__main__":
+    main()
