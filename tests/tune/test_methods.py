@@ -45,6 +45,27 @@ def with_one(count, seed):
     return [{"text": text, "label": "yes" if "one" in text else "no"} for text in texts]
 
 
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_adapters_learn_beside_weights_in_few_bits(translated, tmp_path, kind):
+    found = carried_out(
+        "classify",
+        tmp_path,
+        with_one,
+        base=str(translated.path),
+        method="lora",
+        quantize=kind,
+        lora={"rank": 8, "alpha": 16, "rate_ratio": 2.0},
+        steps=120,
+        train={"learning_rate": 0.02},
+    )
+    assert found.results["evaluate"]["figures"]["accuracy"]["value"] > 0.9
+    # What is written is whole, with what was learnt merged in.
+    before = load_file(translated.path / "model" / "model.safetensors")
+    after = load_file(found.path / "model" / "model.safetensors")
+    assert set(before) < set(after)
+    assert all(after[name].shape == before[name].shape for name in before)
+
+
 @pytest.mark.parametrize("method", ["lora", "dora", "head"])
 def test_adapters_learn_what_peft_loads(translated, tmp_path, method):
     lora = {"rank": 8, "alpha": 16, "rate_ratio": 2.0}

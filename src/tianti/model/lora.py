@@ -174,13 +174,13 @@ class Adapter(nn.Module):
         adapted = torch.cat([weight[rows] for rows in self.place.rows])
         return torch.linalg.vector_norm(adapted + self.change(), dim=1)
 
-    def forward(self, x: Tensor, product: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, product: Tensor, of: Linear) -> Tensor:
         """Gives the product with what is added.
 
         Args:
             x: what the product is of, `(…, inputs)`.
             product: `x @ weight.T`, `(…, outputs)`.
-            weight: frozen, `(outputs, inputs)`.
+            of: the layer of the product, whose weight is frozen, `(outputs, inputs)`.
         """
         dropped = x
         if self.config.dropout and self.training:
@@ -189,9 +189,9 @@ class Adapter(nn.Module):
         rank, lengths = self.config.rank, None
         if self.magnitude is not None:
             # The length of what is learnt counts as a constant (section 4.3 of the paper).
-            lengths = (self.magnitude / self.norms(weight).detach()).to(product.dtype)
+            lengths = (self.magnitude / self.norms(of.weight).detach()).to(product.dtype)
             if dropped is not x:
-                base = linear(dropped, weight)
+                base = of.product(dropped)
         found, place = list(product.split(self.place.splits, dim=-1)), self.place
         for index, (number, (_, b)) in enumerate(zip(place.adapted, self._factors(), strict=True)):
             low = down[..., index * rank : (index + 1) * rank]

@@ -71,7 +71,7 @@ class Linear(nn.Linear):
     """A linear layer whose product goes the fastest way.
 
     Attributes:
-        adapter: adds to the product, given what it is of, itself, and the weight; see
+        adapter: adds to the product, given what it is of, itself, and this layer; see
             `tianti.model.lora`.
     """
 
@@ -81,10 +81,14 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gives `(…, outputs)` from `(…, inputs)`."""
-        found = linear(x, self.weight)
+        found = self.product(x)
         if self.adapter is not None:
-            found = self.adapter(x, found, self.weight)
+            found = self.adapter(x, found, self)
         return found if self.bias is None else found + self.bias.to(found.dtype)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Gives the product without bias and adapter."""
+        return linear(x, self.weight)
 
 
 def _goes_through_onednn(x: Tensor, weight_NK: Tensor) -> bool:

@@ -153,6 +153,9 @@ class TuneConfig(BaseModel):
         description="All weights, adapters, the classifier alone, or nothing beyond what it begins"
         " with.",
     )
+    quantize: Literal["none", "int8", "nf4"] = Field(
+        "none", description="How weights that adapters stand beside are held: in 32, 8 or 4 bits."
+    )
     lora: LoraSettings = Field(default_factory=LoraSettings, description="Adapters, if any.")
     labels: list[str] | None = Field(
         None, description="The classes; those of the training examples when not given."
@@ -275,6 +278,8 @@ class TuneConfig(BaseModel):
             raise ValueError(tr("several is for classify alone"))
         if self.method == "head" and self.task not in TOLD:
             raise ValueError(tr("method: head needs a task that tells classes or numbers"))
+        if self.quantize != "none" and self.method not in ("lora", "dora"):
+            raise ValueError(tr("quantize is for weights that are frozen: method lora or dora"))
         if self.method == "none" and self.classifier not in ("words", "examples"):
             raise ValueError(tr("method: none needs start: words or examples"))
         if self.start == "words" and self.words is None:

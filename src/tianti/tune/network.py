@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tianti.errors import UserError
 from tianti.exchange.huggingface import load_transformer
 from tianti.exchange.peft import adapter_places
 from tianti.files import read_json
 from tianti.messages import tr
+from tianti.model.frozen import freeze
 from tianti.model.initialization import initialize, layer_of
 from tianti.model.lora import LoraConfig, attach
 from tianti.model.transformer import Transformer
@@ -51,10 +52,14 @@ def build_network(config: TuneStageConfig) -> Network:
         Damaged: a file of the base is torn, or does not fit.
     """
     seed = config.settings.seed
-    model = Transformer(config.model, dropout=config.settings.dropout)
-    initialize(model, seed)
-    if config.base is not None:
-        _take(model, load_transformer(config.base), _tells(config.base) == config.form.tells)
+    if config.base is None:
+        model = Transformer(config.model, dropout=config.settings.dropout)
+        initialize(model, seed)
+    else:
+        with torch.device("meta"):
+            model = Transformer(config.model, dropout=config.settings.dropout)
+        same_classes = _tells(config.base) == config.form.tells
+        _take(model, load_transformer(config.base), same_classes)
     method, lora = config.tune.method, config.tune.lora
     adapted = method in ("lora", "dora")
     if adapted:
@@ -67,6 +72,8 @@ def build_network(config: TuneStageConfig) -> Network:
             start=lora.start,
         )
         attach(model, adapter_places(config.model, lora.targets), told, seed)
+        if config.tune.quantize != "none":
+            freeze(model, config.tune.quantize)
     if method in ("head", "none"):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -91,7 +98,8 @@ def _freeze_lowest(model: Transformer, count: int) -> None:
 
 
 def _take(model: Transformer, base: Transformer, same_classes: bool) -> None:
-    """Fills a network with the weights of another; its classifier where it tells the same."""
+    """Fills a network made without memory with the weights of another, which are not copied; its
+    classifier where both tell the same, else with zeros, as any begins."""
     theirs, ours = base.state_dict(), model.state_dict()
     taken = {name: held for name, held in theirs.items() if name in ours}
     if not same_classes:
@@ -99,7 +107,16 @@ def _take(model: Transformer, base: Transformer, same_classes: bool) -> None:
     missing = {name for name in ours if not name.startswith("classifier.")} - set(taken)
     if missing:
         raise ValueError(f"the base lacks {sorted(missing)[:3]}")
-    model.load_state_dict(taken, strict=False)
+    model.load_state_dict(taken, strict=False, assign=True)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                zeros = torch.zeros_like(parameter, device="cpu")
+                module._parameters[name] = nn.Parameter(zeros)
+        for name, table in module._buffers.items():
+            if table is not None and table.is_meta:
+                module._buffers[name] = torch.zeros_like(table, device="cpu")
+    model.fill_buffers()
 
 
 def _tells(base: Path) -> tuple[Any, ...] | None:

@@ -18,6 +18,7 @@ from tianti.exchange.huggingface import save_transformer
 from tianti.exchange.peft import save_adapters
 from tianti.files import read_json, write_json
 from tianti.messages import tr
+from tianti.model.frozen import thaw
 from tianti.model.lora import merge
 from tianti.model.transformer import Transformer
 from tianti.objective.classify import class_weights
@@ -219,6 +220,7 @@ def write_tuned(
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     if network.adapted:
         save_adapters(network.model, out / "adapter", str(config.base))
+    thaw(network.model)
     model = merge(network.model) if network.adapted else network.model
     for path in inputs["tokenizer"].iterdir():
         if path.name in ("tokenizer.json", *BESIDE):
