@@ -15,16 +15,15 @@ import os
 import random
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
+
+from sections import put, with_interval
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "benchmarks" / "tables" / "few_shot.json"
 PAGE = ROOT / "docs" / "results.md"
-MARK = "\n## Few examples\n"
 DATA = Path(os.environ.get("TIANTI_DATA", ROOT.parent / "shared" / "data"))
 COUNTS, SEEDS, TEST_EXAMPLES = (4, 8, 16, 32, 64, 128), 5, 2000
-STUDENT = 2.776
 
 TASKS: dict[str, dict[str, Any]] = {
     "sst2": {
@@ -162,14 +161,6 @@ def accuracy(task: dict[str, Any], base: Path, method: str, count: int, seed: in
         return done.results["evaluate"]["figures"]["accuracy"]["value"]
 
 
-def cell(values: list[float]) -> str:
-    """Gives the mean of trainings with its interval."""
-    if len(values) < 2:
-        return f"{100 * mean(values):.1f}"
-    half = STUDENT * stdev(values) / math.sqrt(len(values)) if len(values) == SEEDS else math.nan
-    return f"{100 * mean(values):.1f} ± {100 * half:.1f}"
-
-
 def write_page(table: dict[str, Any]) -> None:
     """Writes the part about few examples anew."""
     cells = table["cells"]
@@ -191,12 +182,12 @@ def write_page(table: dict[str, Any]) -> None:
                 for k in counts
             ]
             if any(row):
-                shown = " | ".join(cell(values) if values else "" for values in row)
+                shown = " | ".join(
+                    with_interval([100 * value for value in values]) if values else ""
+                    for values in row
+                )
                 text += f"| {method}: {WHAT[method]} | {shown} |\n"
-    page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(MARK)
-    after = "\n## " + rest.split("\n## ", 1)[1] if "\n## " in rest else ""
-    PAGE.write_text(before.rstrip("\n") + "\n" + MARK + text + after, "utf-8")
+    put(PAGE, "Few examples", text)
 
 
 def main() -> None:

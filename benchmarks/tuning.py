@@ -17,10 +17,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from sections import STUDENT, put
+
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "benchmarks" / "tables" / "tuning.json"
 PAGE = ROOT / "docs" / "results.md"
-MARK = "\n## Tasks\n"
 # The figure that was published, and what had it.
 PUBLISHED = {
     "sst2": ("accuracy", "83.5 (CNN, random vectors), 87.0 (CNN, word vectors)"),
@@ -33,8 +34,6 @@ PUBLISHED = {
     "multi30k": ("bleu", "41.0 (Transformer-Tiny, 2.6 M)"),
     "samsum": ("rouge1", "36.6 (Transformer), 32.5 (longest three)"),
 }
-# Student's t for two-sided 95 %, by degrees of freedom.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 HEAD = """
 Each recipe of `recipes/tune` from scratch, without any pretrained weights, on two cores; the test
 set judged once a training. Mean over trainings with other seeds, and its 95 % interval by
@@ -102,8 +101,7 @@ def row(name: str, held: dict[str, Any]) -> str:
 def write_page(table: dict[str, Any]) -> None:
     """Writes the part about tasks anew."""
     rows = "\n".join(row(name, table[name]) for name in PUBLISHED if name in table)
-    page = PAGE.read_text("utf-8").split(MARK)[0].rstrip("\n") + "\n"
-    PAGE.write_text(page + MARK + HEAD + rows + "\n", "utf-8")
+    put(PAGE, "Tasks", HEAD + rows)
 
 
 def main() -> None:

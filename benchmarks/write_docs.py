@@ -36,6 +36,7 @@ PARTS = {
     "products": ("Training: products by MKL and by oneDNN", ["products.py"]),
     "experts": ("Training: mixtures of experts beside a dense network", ["experts.py"]),
     "gpu": ("Training: whole steps on a GPU", ["gpu.py"]),
+    "tuning_memory": ("Tuning: memory", ["tuning_memory.py"]),
     "time_to_loss": (
         "Training: time to a peer's loss",
         ["time_to_loss.py", "--data", "en_books", "--shape", "12m"],
