@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,9 @@ from tianti.train.optimizer import Optimizers
 from tianti.tune.classifier import discriminants, of_examples, of_words, shrunk
 from tianti.tune.config import TuneConfig
 from tianti.tune.encode import Encoder, Form
+from tianti.tune.examples import load_examples, read_examples
 from tianti.tune.network import build_network
+from tianti.tune.stage import _shares
 
 PATTERN = "{text} It was"
 WORDS = {"pos": " good", "neg": " bad"}
@@ -159,6 +163,8 @@ def test_a_pattern_stays_whole_where_its_text_is_cut(base):
         ({"method": "lora", "layer_decay": 0.9}, "for method: full"),
         ({"method": "head", "frozen_layers": 1}, "for method: full"),
         ({"task": "tag", "pattern": "{text}"}, "is for"),
+        ({"augment": [{"kind": "swap", "late": True}]}, "late is for"),
+        ({"task": "tag", "augment": [{"kind": "swap"}]}, "is for"),
         ({"task": "align", "contrast": 1.0}, "is for"),
     ],
 )
@@ -201,6 +207,37 @@ def test_lower_layers_learn_more_slowly_or_not_at_all(tmp_path):
     assert all(name.startswith(("layers.2", "final_norm", "classifier")) for name in moved)
     with pytest.raises(UserError, match="3 layers"):
         carried_out("classify", tmp_path, reviews, model=model, frozen_layers=3, steps=8)
+
+
+def test_each_pass_draws_a_text_or_one_of_its_copies(tmp_path):
+    steps = [{"kind": "swap", "rate": 0.3, "share": 0.5}, {"kind": "delete", "share": 1.0}]
+    made = recipe("classify", tmp_path, reviews, augment=steps, sampling="balanced")
+    call, folders = config_of(made, tmp_path)
+    rows = load_examples(folders["examples"] / "train.jsonl")
+    told = read_json(tmp_path / "run" / "examples" / "manifest.json")
+    figures = told.get("metrics", told)["train"]
+    copies = [row for row in rows if "augmented" in row]
+    assert figures["examples"] == 90 == len(rows) - len(copies)
+    assert figures["copies"] == len(copies) > 30
+    assert figures["labels"] == {"neg": 30, "pos": 60}
+    assert {row["augmented"] for row in copies} == {"swap", "delete"}
+    of_place = {row["place"]: row for row in rows if "augmented" not in row}
+    for copy in copies:
+        assert copy["text"] != of_place[copy["place"]]["text"]
+        assert copy["label"] == of_place[copy["place"]]["label"]
+    shares = _shares(call.tune, rows, ["neg", "pos"], [30, 60])
+    assert shares.sum() == pytest.approx(90)
+    by_place = defaultdict(float)
+    for row, share in zip(rows, shares, strict=True):
+        by_place[row["place"], row["label"]] += share
+    assert len(by_place) == 90
+    drawn = {label: set() for label in ("neg", "pos")}
+    for (_, label), share in by_place.items():
+        drawn[label].add(round(share, 6))
+    assert drawn == {"neg": {1.5}, "pos": {0.75}}
+    assert read_examples(made.tune.validation, made.tune)
+    done = carried_out("classify", tmp_path, reviews, augment=steps, steps=8)
+    assert done.results["train"]["steps"] == 8
 
 
 def test_texts_that_mean_the_same_are_found(tmp_path):

@@ -22,7 +22,7 @@ from tianti.tune.derive import TuneDerivation, TuneStageConfig, derive_tuning, v
 # What of a model directory decides what comes of it.
 _BASE_FILES = ("*.safetensors", "*.json", "*.jinja")
 # What decides which examples there are.
-_READING = {"task", "columns", "labels", "several", "examples_per_class"}
+_READING = {"task", "columns", "labels", "several", "examples_per_class", "augment"}
 _FILES = {"train", "validation", "test"}
 _ENCODING = {"task", "several", "template", "pattern"}
 _JUDGING = {"test_examples", "max_tokens"}

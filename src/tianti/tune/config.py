@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tianti.corpus.config import expand_variables
+from tianti.corpus.config import Augmentation, expand_variables
 from tianti.errors import UserError
 from tianti.messages import tr
 from tianti.units import Count
@@ -62,6 +62,8 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "prefer": ("messages", "conversations", "system", "completion", "label"),
     "reward": ("messages", "conversations", "system"),
 }
+# What an example that is a changed copy of another says: the kind of change.
+COPY = "augmented"
 # What stages leave for the report: predictions on the test, and examples as tokens.
 PREDICTIONS, SHOWN = "predictions.jsonl", "tokens.json"
 # What a model says of the task it was tuned for, beside its weights.
@@ -83,6 +85,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "pattern": ("classify", "classify, several", "regress"),
     "words": ("classify",),
     "start": ("classify",),
+    "augment": ("classify", "classify, several", "regress"),
     "noise": ("classify", "classify, several", "tag", "regress"),
     "labels": ("classify", "classify, several", "tag"),
     "thresholds": ("classify", "classify, several"),
@@ -176,6 +179,11 @@ class TuneConfig(BaseModel):
     )
     noise: float = Field(
         0.0, ge=0, lt=1, description="Share of the tokens of training texts that are hidden."
+    )
+    augment: list[Augmentation] | None = Field(
+        None,
+        description="Changed copies of training texts, as of corpus.augment; each pass draws a text"
+        " or one of its copies.",
     )
     r_drop: float = Field(
         0.0,
@@ -274,6 +282,8 @@ class TuneConfig(BaseModel):
             )
         if self.group_sampling != "natural" and GROUP not in self.columns:
             raise ValueError(tr("group_sampling needs columns.group"))
+        if any(step.late for step in self.augment or ()):
+            raise ValueError(tr("late is for corpus.augment"))
         if self.several and self.task != "classify":
             raise ValueError(tr("several is for classify alone"))
         if self.method == "head" and self.task not in TOLD:

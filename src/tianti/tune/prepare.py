@@ -7,10 +7,13 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
+from tianti.corpus.augment.copies import changed_copies
+from tianti.corpus.config import Augmentation
 from tianti.files import read_json, write_json
+from tianti.generate.rewrite import REWRITER
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
-from tianti.tune.config import ExamplesStageConfig, TuneConfig
+from tianti.tune.config import COPY, ExamplesStageConfig, TuneConfig
 from tianti.tune.encode import counts_of
 from tianti.tune.examples import (
     Example,
@@ -37,7 +40,8 @@ def prepare_examples(
         display: shows progress.
 
     Returns:
-        For `train` and `validation` `examples`, `bytes`, `longest_bytes` and, of classes, `labels`;
+        For `train` and `validation` `examples`, `bytes`, `longest_bytes` and, of classes, `labels`,
+        of the first `copies` too, if there are changed ones, which the others do not count;
         `labels`, the classes in order.
 
     Raises:
@@ -72,7 +76,17 @@ def read_splits(
     found: dict[str, Any] = {"labels": labels}
     for name in ("train", "validation"):
         found[name] = _described(splits[name], labels, tune)
+    if tune.augment:
+        copies = _copies(splits["train"], tune.augment)
+        splits["train"] += copies
+        found["train"]["copies"] = len(copies)
     return splits, found
+
+
+def _copies(examples: list[Example], steps: list[Augmentation]) -> list[Example]:
+    """Gives changed copies of examples, which stand at the same place as those."""
+    made = changed_copies([example["text"] for example in examples], steps, REWRITER)
+    return [examples[number] | {"text": text, COPY: kind} for number, kind, text in made]
 
 
 def prepare_test(

@@ -30,7 +30,7 @@ from tianti.train.rows import rows_of
 from tianti.train.stage import compiled_if_possible, place
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 from tianti.tune.classifier import of_examples, of_words, states_of
-from tianti.tune.config import GROUP, SHOWN, TASK, TuneConfig
+from tianti.tune.config import COPY, GROUP, SHOWN, TASK, TuneConfig
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, Form, counts_of
 from tianti.tune.examples import Example, load_examples
@@ -77,7 +77,8 @@ def tune(
     model = network.model
     place(model, settings, device)
     train, validation = (load_examples(inputs["examples"] / n) for n in (TRAIN, VALIDATION))
-    counts = counts_of(train, config.form.labels) if config.tune.task == "classify" else []
+    originals = [example for example in train if COPY not in example]
+    counts = counts_of(originals, config.form.labels) if config.tune.task == "classify" else []
     weights = _class_weights(config.tune, counts)
     held, kept = encoder.examples(train, weights), encoder.examples(validation)
     if encoder.cut:
@@ -169,10 +170,13 @@ def _shares(
     tune: TuneConfig, examples: list[Example], labels: Sequence[str], counts: Sequence[int]
 ) -> np.ndarray | None:
     """Gives how often each example is drawn in an epoch, so that an epoch stays as long."""
-    if (tune.sampling, tune.group_sampling) == ("natural", "natural"):
+    families = Counter(example.get("place") for example in examples if tune.augment)
+    if (tune.sampling, tune.group_sampling) == ("natural", "natural") and not families:
         return None
     power = {"natural": 0.0, "root": 0.5, "balanced": 1.0}
-    shares = np.ones(len(examples))
+    # An example and its copies are drawn as often as one without any.
+    shares = np.array([1 / max(families[example.get("place")], 1) for example in examples])
+    passes = shares.sum()
     if tune.sampling != "natural":
         of_label = dict(zip(labels, counts, strict=True))
         counted = np.array([of_label[example["label"]] for example in examples])
@@ -180,7 +184,7 @@ def _shares(
     if tune.group_sampling != "natural":
         of_group = Counter(example[GROUP] for example in examples)
         shares *= np.array([of_group[e[GROUP]] ** -power[tune.group_sampling] for e in examples])
-    return shares * len(shares) / shares.sum()
+    return shares * passes / shares.sum()
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.tokens.chat import ChatTemplate
 from tianti.tokens.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, HAN, Tokenizer
-from tianti.tune.config import READ, TuneConfig, TunedTokenizerConfig
+from tianti.tune.config import COPY, READ, TuneConfig, TunedTokenizerConfig
 from tianti.tune.encode import Encoder, Form
 from tianti.tune.examples import load_examples, text_of
 from tianti.tune.prepare import LABELS, TRAIN
@@ -69,7 +69,7 @@ def prepare_tokenizer(
     labels = tuple(read_json(inputs["examples"] / LABELS))
     form = Form(tune.task, 10**6, labels, tune.several, pattern=tune.pattern)
     encoder = Encoder(form, tokenizer, template)
-    ends = encoder.examples(examples).text_ends
+    ends = encoder.examples([one for one in examples if COPY not in one]).text_ends
     return {
         "vocab_size": tokenizer.vocab_size,
         "tokens": int(ends[-1]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -59,6 +59,34 @@ def augmented_copies(
                 made[config.late].append(_copy(row, text, config.kind))
     tables = [pa.Table.from_pylist(made[late], schema=rows.schema) for late in (False, True)]
     return tables[0], tables[1]
+
+
+def changed_copies(
+    texts: Sequence[str], steps: Sequence[Augmentation], rewriter: str | None = None
+) -> list[tuple[int, str, str]]:
+    """Gives changed copies of texts that are no documents.
+
+    Args:
+        texts: such as those of examples.
+        steps: what is done; which texts get a copy, and what it is, depends on text and seed alone.
+        rewriter: see `augmented_copies`.
+
+    Returns:
+        Of each copy the number of its text, the kind of change, and itself.
+    """
+    found: list[tuple[int, str, str]] = []
+    rows: list[dict[str, Any]] = [
+        {"id": content_id(text), "text": text, "language": None} for text in texts
+    ]
+    for place, step in enumerate(steps):
+        chosen = [n for n, row in enumerate(rows) if _is_chosen(row, step, place)]
+        made = _changed(
+            [texts[n] for n in chosen], [rows[n]["id"] for n in chosen], step, place, rewriter
+        )
+        for number, text in zip(chosen, made, strict=True):
+            if text.strip() and text != texts[number]:
+                found.append((number, step.kind, text))
+    return found
 
 
 def _is_chosen(row: dict[str, Any], config: Augmentation, number: int) -> bool:
