@@ -21,6 +21,7 @@ from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import READ, TASK, TOLD, TuneConfig
 from tianti.tune.encode import Encoder, Form, spans_of
 from tianti.tune.examples import WANTED, Example, named, read_examples
+from tianti.tune.tags import likeliest
 from tianti.tune.tokenizing import template_for
 
 # Tokens of texts computed at once, padding included.
@@ -182,9 +183,10 @@ class Predictor:
         return {"label": labels[order[0]], "scores": shown}
 
     def _entities(self, text: str, scores: torch.Tensor, offsets: list[Any]) -> dict[str, Any]:
-        tags, said = self.form.tags, scores.argmax(1).tolist()
+        tags = self.form.tags
         there = [number for number, offset in enumerate(offsets) if offset is not None]
-        spans = spans_of([tags[said[n]] for n in there], [offsets[n] for n in there])
+        said = likeliest(scores[there].log_softmax(1).double().numpy(), tags)
+        spans = spans_of([tags[tag] for tag in said], [offsets[n] for n in there])
         return {
             "entities": [
                 {"start": start, "end": end, "type": kind, "text": text[start:end]}
