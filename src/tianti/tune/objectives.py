@@ -30,6 +30,7 @@ from tianti.tune.aligning import AlignObjective
 from tianti.tune.config import TuneConfig
 from tianti.tune.encode import Form, spans_of
 from tianti.tune.preferring import PreferenceObjective, RewardObjective
+from tianti.tune.tags import likeliest
 
 _STEERINGS = {
     "loss": Steering("loss", "val loss"),
@@ -153,16 +154,17 @@ class ClassObjective:
             said = scores > 0
             return np.concatenate([(said & right).sum(0), said.sum(0), right.sum(0)])
         labels = rows.labels_BT.flatten()[found.places].cpu().numpy()
-        said = scores.argmax(1) if len(scores) else np.zeros(0, np.int64)
         if self._form.task == "tag":
-            return self._spans(said, labels, rows, found.places)
+            log_probs = found.scores_NC.float().log_softmax(1).cpu().double().numpy()
+            return self._spans(log_probs, labels, rows, found.places)
+        said = scores.argmax(1) if len(scores) else np.zeros(0, np.int64)
         count = len(self._form.labels)
         return np.concatenate(
             [np.bincount(part, minlength=count) for part in (labels[said == labels], said, labels)]
         )
 
     def _spans(
-        self, said: np.ndarray, labels: np.ndarray, rows: Rows, places: Tensor
+        self, log_probs: np.ndarray, labels: np.ndarray, rows: Rows, places: Tensor
     ) -> np.ndarray:
         """Gives entities that are right, that are told, and that there are, by kind."""
         tags, kinds = self._form.tags, {k: n for n, k in enumerate(self._form.labels)}
@@ -176,7 +178,8 @@ class ClassObjective:
         for text in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
             offsets = [(int(i), int(i) + 1) for i in text]
             told, true = (
-                set(spans_of([tags[t] for t in what[text]], offsets)) for what in (said, labels)
+                set(spans_of([tags[t] for t in what], offsets))
+                for what in (likeliest(log_probs[text], tags), labels[text])
             )
             for row, spans in enumerate((told & true, told, true)):
                 for *_, kind in spans:
