@@ -21,8 +21,9 @@ from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.optimizer import Optimizers
 from tianti.tune.classifier import discriminants, of_examples, of_words, shrunk
 from tianti.tune.config import TuneConfig
-from tianti.tune.encode import Encoder, Form
+from tianti.tune.encode import Encoder
 from tianti.tune.examples import load_examples, read_examples
+from tianti.tune.form import Form
 from tianti.tune.network import build_network
 from tianti.tune.stage import _shares
 

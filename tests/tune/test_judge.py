@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tianti.tune.encode import Form, spans_of
+from tianti.tune.form import Form
 from tianti.tune.judge import figures_of
+from tianti.tune.tags import spans_of
 
 metrics = pytest.importorskip("sklearn.metrics")
 stats = pytest.importorskip("scipy.stats")

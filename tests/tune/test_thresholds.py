@@ -13,7 +13,7 @@ from tests.tune.conftest import carried_out, reviews, several, write
 from tianti.api import predict
 from tianti.files import read_json
 from tianti.tune.config import TuneConfig
-from tianti.tune.predict import Predictor
+from tianti.tune.predictor import Predictor
 from tianti.tune.stage import _shares
 from tianti.tune.thresholds import offsets_of
 

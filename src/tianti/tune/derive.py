@@ -15,7 +15,7 @@ from tianti.model.settings import ModelConfig
 from tianti.train.config import TrainConfig, TrainSettings
 from tianti.train.reasons import Reasons
 from tianti.tune.config import TOLD, TuneConfig
-from tianti.tune.encode import Form
+from tianti.tune.form import Form
 from tianti.units import Budget
 
 LONGEST_ROW = 1024

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -18,72 +18,10 @@ from tianti.tokens.examples import IGNORED, Examples
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import READ
 from tianti.tune.examples import ANSWERS, Example, named
+from tianti.tune.form import Form
 
 Encoded = tuple[list[int], list[int]]
 Span = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Form:
-    """How examples of a task become tokens; it travels with the model.
-
-    Args:
-        task: of the examples.
-        context: most tokens of one.
-        labels: the classes, or kinds of entities.
-        several: any number of classes may be right.
-        center: of numbers, what a score of 0 stands for.
-        spread: the same, what a score stands for beyond that.
-        pattern: how a text is put to the network; None for itself.
-        offsets: what is added to the classes' scores; nothing where there are none.
-    """
-
-    task: str
-    context: int
-    labels: tuple[str, ...] = ()
-    several: bool = False
-    center: float = 0.0
-    spread: float = 1.0
-    pattern: str | None = None
-    offsets: tuple[float, ...] = ()
-
-    @classmethod
-    def read(cls, said: Mapping[str, Any]) -> Form:
-        """Gives a form as a model's `task.json` says it."""
-        names = [one.name for one in fields(cls)]
-        held = {name: said[name] for name in names if name in said}
-        return cls(**(held | {n: tuple(said.get(n, ())) for n in ("labels", "offsets")}))
-
-    @property
-    def tells(self) -> tuple[Any, ...]:
-        """Gives what scores are told of: the task and its classes."""
-        return self.task, self.labels, self.several
-
-    @property
-    def texts(self) -> int:
-        """Gives the texts of an example that the network sees each by itself."""
-        return 2 if self.task in ("prefer", "reward", "align") else 1
-
-    @property
-    def row(self) -> int:
-        """Gives the tokens of a row that any example fits."""
-        return self.context * self.texts
-
-    @property
-    def tags(self) -> list[str]:
-        """Gives what a token may be: outside, or the begin or inside of an entity (BIO)."""
-        return ["O", *[f"{mark}-{label}" for label in self.labels for mark in "BI"]]
-
-    @property
-    def classes(self) -> int:
-        """Gives the scores that a network gives; 0 where it writes text."""
-        counts = {
-            "tag": len(self.tags),
-            "classify": len(self.labels),
-            "regress": 1,
-            "reward": 1,
-        }
-        return counts.get(self.task, 0)
 
 
 @dataclass
@@ -365,26 +303,3 @@ def counts_of(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
         label = example["label"]
         found.update(label if isinstance(label, list) else [label])
     return [found[label] for label in labels]
-
-
-def spans_of(tags: Sequence[str], offsets: Sequence[Span]) -> list[tuple[int, int, str]]:
-    """Gives the entities that tags of the BIO scheme tell.
-
-    One goes on as long as tags inside of its kind follow; one inside of another kind begins anew.
-
-    Args:
-        tags: of tokens in order.
-        offsets: where each token stands.
-    """
-    found: list[tuple[int, int, str]] = []
-    going = False
-    for tag, (start, end) in zip(tags, offsets, strict=True):
-        mark, _, kind = tag.partition("-")
-        if mark == "O":
-            going = False
-        elif mark == "I" and going and found[-1][2] == kind:
-            found[-1] = (found[-1][0], end, kind)
-        else:
-            found.append((start, end, kind))
-            going = True
-    return found

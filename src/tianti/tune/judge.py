@@ -25,7 +25,7 @@ from tianti.progress import SILENT, Display
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import GROUP, PREDICTIONS, JudgeStageConfig
 from tianti.tune.examples import Example, load_examples
-from tianti.tune.predict import Predictor, answered
+from tianti.tune.predictor import Predictor, answered
 from tianti.tune.prepare import TEST
 
 

@@ -21,7 +21,7 @@ from tianti.model.lora import LoraConfig, attach
 from tianti.model.transformer import Transformer
 from tianti.tune.config import TASK
 from tianti.tune.derive import TuneStageConfig
-from tianti.tune.encode import Form
+from tianti.tune.form import Form
 
 
 @dataclass(frozen=True)

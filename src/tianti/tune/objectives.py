@@ -28,9 +28,9 @@ from tianti.train.loss import TrainLoss
 from tianti.train.objective import Objective, Steering
 from tianti.tune.aligning import AlignObjective
 from tianti.tune.config import TuneConfig
-from tianti.tune.encode import Form, spans_of
+from tianti.tune.form import Form
 from tianti.tune.preferring import PreferenceObjective, RewardObjective
-from tianti.tune.tags import likeliest
+from tianti.tune.tags import likeliest, spans_of
 
 _STEERINGS = {
     "loss": Steering("loss", "val loss"),

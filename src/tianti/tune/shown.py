@@ -8,7 +8,7 @@ from typing import Any
 
 from tianti.tokens.examples import IGNORED, Examples
 from tianti.tokens.tokenizer import Tokenizer
-from tianti.tune.encode import Form
+from tianti.tune.form import Form
 
 SHOWN_EXAMPLES, SHOWN_PREDICTIONS = 6, 24
 LONGEST_TEXT = 400

@@ -32,11 +32,12 @@ from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
 from tianti.tune.classifier import of_examples, of_words, states_of
 from tianti.tune.config import COPY, GROUP, SHOWN, TASK, TuneConfig
 from tianti.tune.derive import TuneStageConfig
-from tianti.tune.encode import Encoder, Form, counts_of
+from tianti.tune.encode import Encoder, counts_of
 from tianti.tune.examples import Example, load_examples
+from tianti.tune.form import Form
 from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
-from tianti.tune.predict import Predictor
+from tianti.tune.predictor import Predictor
 from tianti.tune.preferring import PreferenceObjective
 from tianti.tune.prepare import TRAIN, VALIDATION
 from tianti.tune.shown import shown_tokens

@@ -1,4 +1,4 @@
-"""The likeliest tags of a text among those that fit each other."""
+"""Tags of the BIO scheme: the entities they tell, and the likeliest that fit each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+
+Span = tuple[int, int]
 
 
 @lru_cache(maxsize=16)
@@ -43,3 +45,26 @@ def likeliest(log_probs_TC: np.ndarray, tags: Sequence[str]) -> list[int]:
     for before in reversed(came_from):
         path.append(int(before[path[-1]]))
     return path[::-1]
+
+
+def spans_of(tags: Sequence[str], offsets: Sequence[Span]) -> list[tuple[int, int, str]]:
+    """Gives the entities that tags of the BIO scheme tell.
+
+    One goes on as long as tags inside of its kind follow; one inside of another kind begins anew.
+
+    Args:
+        tags: of tokens in order.
+        offsets: where each token stands.
+    """
+    found: list[tuple[int, int, str]] = []
+    going = False
+    for tag, (start, end) in zip(tags, offsets, strict=True):
+        mark, _, kind = tag.partition("-")
+        if mark == "O":
+            going = False
+        elif mark == "I" and going and found[-1][2] == kind:
+            found[-1] = (found[-1][0], end, kind)
+        else:
+            found.append((start, end, kind))
+            going = True
+    return found

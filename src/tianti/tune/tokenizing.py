@@ -16,8 +16,9 @@ from tianti.progress import SILENT, Display
 from tianti.tokens.chat import ChatTemplate
 from tianti.tokens.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, HAN, Tokenizer
 from tianti.tune.config import COPY, READ, TuneConfig, TunedTokenizerConfig
-from tianti.tune.encode import Encoder, Form
+from tianti.tune.encode import Encoder
 from tianti.tune.examples import load_examples, text_of
+from tianti.tune.form import Form
 from tianti.tune.prepare import LABELS, TRAIN
 
 # What tokenizers of other families say besides `tokenizer.json`.
