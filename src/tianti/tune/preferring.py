@@ -208,9 +208,6 @@ class RewardObjective:
 
 
 def ends_in_pairs(hidden_BTW: Tensor, rows: Rows) -> Tensor:
-    """Gives the states that are supervised, both of a pair one behind the other, `(2 pairs, W)`."""
-    assert rows.units_BT is not None
-    assert rows.segments_BT is not None
-    places = (rows.labels_BT.flatten() != IGNORED).nonzero().squeeze(1)
-    of = (2 * rows.units_BT + rows.segments_BT % 2).flatten()[places]
-    return hidden_BTW.flatten(0, 1)[places[of.argsort()]]
+    """Gives the states that are supervised, both of a pair one behind the other as they stand in
+    rows, `(2 pairs, width)`."""
+    return hidden_BTW.flatten(0, 1)[rows.labels_BT.flatten() != IGNORED]
