@@ -134,6 +134,10 @@ def test_a_class_without_examples_scores_as_their_middle_does():
     assert found.isfinite().all()
     scores = states @ found.T
     assert scores.argmax(dim=1).tolist() == [0, 0, 2, 2]
+    # What lies in the middle of the others is most like the one that nothing is known of.
+    middle = torch.tensor([1.0, 1.0, 0.05])
+    torch.testing.assert_close(discriminants(states, torch.tensor([0, 0, 2, 2]), 3)[2], middle)
+    assert (middle @ found.T).argmax() == 1
 
 
 def test_a_pattern_stays_whole_where_its_text_is_cut(base):
