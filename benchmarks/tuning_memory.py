@@ -1,6 +1,6 @@
 """Measures the peak memory of tuning: all weights, adapters, adapters beside few bits.
 
-`python benchmarks/tuning_memory.py` tunes a network of random weights (150 M) for a
+`python benchmarks/tuning_memory.py` tunes a network of random weights (a third of a billion) for a
 few steps, each way in a process of its own, and prints a table for docs/benchmarks.md.
 """
 
@@ -48,15 +48,21 @@ def tune(base: str, way: str, folder: str) -> None:
     from tianti.recipe import Recipe
 
     where = Path(folder)
-    rows = [{"text": f"word {n} " * 20, "label": str(n % 2)} for n in range(64)]
+    rows = [{"text": f"word {n} " * 20, "label": str(n % 2)} for n in range(24)]
     train = where / "train.jsonl"
     train.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     recipe = {
         "name": "memory",
         "base": base,
         "device": "cpu",
-        "tune": {"task": "classify", "train": str(train), "validation": 0.25, **WAYS[way]},
-        "train": {"budget": "3 steps", "batch_tokens": 1024},
+        "tune": {
+            "task": "classify",
+            "train": str(train),
+            "validation": 0.25,
+            "context": 64,
+            **WAYS[way],
+        },
+        "train": {"budget": "2 steps", "batch_tokens": 256},
     }
     run(Recipe.model_validate(recipe), where / "run", display=SILENT, until="train")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -65,8 +71,8 @@ def tune(base: str, way: str, folder: str) -> None:
 def main() -> None:
     """Measures each way and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--depth", type=int, default=12)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--depth", type=int, default=16)
     parser.add_argument("--one", nargs=3, metavar=("BASE", "WAY", "FOLDER"))
     options = parser.parse_args()
     if options.one:
@@ -81,9 +87,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--one", f"{folder}/base", way, str(where)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             peaks[way] = int(done.stdout.split()[-1])
-    print(
-        f"\nA network of {count / 1e6:.0f} M weights, float32, rows of 256 tokens, four at once.\n"
-    )
+    print(f"\nA network of {count / 1e6:.0f} M weights, float32; 256 tokens at once.\n")
     print("| what learns | peak memory | of all weights |\n|---|---|---|")
     whole = peaks["all weights"]
     for way, peak in peaks.items():

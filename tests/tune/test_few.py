@@ -17,14 +17,18 @@ from tianti.api import predict
 from tianti.errors import UserError
 from tianti.exchange.huggingface import load_transformer
 from tianti.files import read_json
+from tianti.objective.contrast import class_contrast
+from tianti.tokens.examples import ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.optimizer import Optimizers
-from tianti.tune.classifier import discriminants, of_examples, of_words, shrunk
+from tianti.train.rows import rows_of
+from tianti.tune.classifier import discriminants, of_examples, of_words, shrunk, states_of
 from tianti.tune.config import TuneConfig
 from tianti.tune.encode import Encoder
 from tianti.tune.examples import load_examples, read_examples
 from tianti.tune.form import Form
 from tianti.tune.network import build_network
+from tianti.tune.objectives import objective_of
 from tianti.tune.stage import _shares
 
 PATTERN = "{text} It was"
@@ -176,6 +180,27 @@ def test_a_pattern_stays_whole_where_its_text_is_cut(base):
 def test_settings_that_do_not_fit_are_refused(changes, words):
     with pytest.raises(ValidationError, match=words):
         TuneConfig(**({"task": "classify", "train": "x"} | changes))
+
+
+def test_contrast_counts_in_training_alone(tmp_path):
+    made = recipe("classify", tmp_path, reviews, contrast=0.5)
+    call, folders = config_of(made, tmp_path)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    held = Encoder(call.form, tokenizer).examples(
+        load_examples(folders["examples"] / "train.jsonl")[:12]
+    )
+    stream = ExampleStream(held, context=call.form.row, rows=4, seed=0, pad=tokenizer.padding)
+    numbers = list(range(stream.rows_per_epoch))
+    model = build_network(call).model
+    rows = rows_of(stream.rows_numbered(numbers), model.device)
+    objective = objective_of(model, call.settings, call.tune, call.form, [6, 6])
+    model.eval()
+    plain = objective(rows).total
+    model.train()
+    states, labels = states_of(model, stream)
+    added = 0.5 * class_contrast(states, labels)
+    assert objective(rows).total.item() == pytest.approx((plain + added).item(), rel=1e-5)
+    assert added > 1
 
 
 def test_words_and_patterns_need_a_base(tmp_path):
