@@ -233,7 +233,7 @@ def test_lower_layers_learn_more_slowly_or_not_at_all(tmp_path):
         for name, value in load_transformer(frozen.path / "model").state_dict().items()
         if name in drawn and not torch.equal(value, drawn[name])
     }
-    assert moved
+    assert any(name.startswith("layers.2") for name in moved)
     assert all(name.startswith(("layers.2", "final_norm", "classifier")) for name in moved)
     with pytest.raises(UserError, match="3 layers"):
         carried_out("classify", tmp_path, reviews, model=model, frozen_layers=3, steps=8)
