@@ -86,6 +86,8 @@ class Recipe(BaseModel):
             raise ValueError(tr("base is for recipes with tune"))
         if self.base is None and self.tune is not None and self.tune.words is not None:
             raise ValueError(tr("tune.words needs a base, which knows the words"))
+        if self.base is None and self.tune is not None and self.tune.more_tokens is not None:
+            raise ValueError(tr("tune.more_tokens needs a base, whose tokenizer grows"))
         if self.base is None and self.tune is not None and self.tune.method != "full":
             raise ValueError(
                 tr("tune.method: {name} needs a base, which is frozen", name=self.tune.method)

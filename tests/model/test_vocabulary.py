@@ -37,6 +37,21 @@ def test_earlier_tokens_keep_their_scores(tied, start, changes):
         )
 
 
+@torch.no_grad()
+def test_rows_that_no_token_had_are_taken():
+    model = random_model().eval()
+    extended = extend_vocabulary(model, PIECES[:2], first=93)
+    assert extended.config.vocab_size == 97
+    weight, before = extended.embedding.weight, model.embedding.weight
+    torch.testing.assert_close(weight[93], before[[3, 5]].mean(0))
+    torch.testing.assert_close(weight[94], before[7])
+    assert torch.equal(weight[:93], before[:93])
+    assert torch.equal(weight[95:], before[95:])
+    assert extend_vocabulary(model, PIECES, first=95).config.vocab_size == 98
+    with pytest.raises(ValueError, match="of 93 tokens"):
+        extend_vocabulary(model, [[93]], first=93)
+
+
 def test_nothing_more_is_the_same_network():
     model = random_model()
     again = extend_vocabulary(model, [])

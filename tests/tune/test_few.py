@@ -31,6 +31,7 @@ from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
 from tianti.tune.stage import _shares
 
+transformers = pytest.importorskip("transformers")
 PATTERN = "{text} It was"
 WORDS = {"pos": " good", "neg": " bad"}
 
@@ -172,6 +173,7 @@ def test_a_pattern_stays_whole_where_its_text_is_cut(base):
         ({"method": "lora", "layer_decay": 0.9}, "for method: full"),
         ({"method": "head", "frozen_layers": 1}, "for method: full"),
         ({"task": "tag", "pattern": "{text}"}, "is for"),
+        ({"method": "lora", "more_tokens": 5}, "needs method: full"),
         ({"augment": [{"kind": "swap", "late": True}]}, "late is for"),
         ({"task": "tag", "augment": [{"kind": "swap"}]}, "is for"),
         ({"task": "align", "contrast": 1.0}, "is for"),
@@ -206,6 +208,8 @@ def test_contrast_counts_in_training_alone(tmp_path):
 def test_words_and_patterns_need_a_base(tmp_path):
     with pytest.raises(ValidationError, match="base"):
         recipe("classify", tmp_path, reviews, pattern=PATTERN, words=WORDS)
+    with pytest.raises(ValidationError, match="base"):
+        recipe("lm", tmp_path, reviews, more_tokens=5)
 
 
 def test_lower_layers_learn_more_slowly_or_not_at_all(tmp_path):
@@ -237,6 +241,30 @@ def test_lower_layers_learn_more_slowly_or_not_at_all(tmp_path):
     assert all(name.startswith(("layers.2", "final_norm", "classifier")) for name in moved)
     with pytest.raises(UserError, match="3 layers"):
         carried_out("classify", tmp_path, reviews, model=model, frozen_layers=3, steps=8)
+
+
+def test_a_base_learns_further_tokens(base, tmp_path):
+    def texts(count, seed):
+        return [{"text": f"{row['text']} 今天天气很好 天气预报"} for row in reviews(count, seed)]
+
+    found = carried_out("lm", tmp_path, texts, base=str(base.path), more_tokens=12, steps=20)
+    before, after = (Tokenizer.load(path / "model") for path in (base.path, found.path))
+    assert after.vocab_size == before.vocab_size + 12
+    assert len(after.encode("今天天气很好")) < len(before.encode("今天天气很好"))
+    assert after.encode("film great") == before.encode("film great")
+    model = load_transformer(found.path / "model")
+    assert model.config.vocab_size == after.vocab_size
+    theirs = transformers.AutoTokenizer.from_pretrained(found.path / "model")
+    assert theirs.encode("天气预报", add_special_tokens=False) == after.encode("天气预报")
+    assert found.results["evaluate"]["figures"]["bits_per_byte"]["value"] < 3
+    # The network began with what the tokens are made of.
+    (tmp_path / "again").mkdir()
+    made = recipe("lm", tmp_path / "again", texts, base=str(base.path), more_tokens=12)
+    call, folders = config_of(made, tmp_path / "again")
+    grown = build_network(call, folders["tokenizer"]).model
+    pieces = read_json(folders["tokenizer"] / "further.json")["pieces"]
+    rows = load_transformer(base.path / "model").embedding.weight
+    torch.testing.assert_close(grown.embedding.weight[-1], rows[pieces[-1]].mean(0))
 
 
 def test_each_pass_draws_a_text_or_one_of_its_copies(tmp_path):

@@ -24,7 +24,7 @@ _BASE_FILES = ("*.safetensors", "*.json", "*.jinja")
 # What decides which examples there are.
 _READING = {"task", "columns", "labels", "several", "examples_per_class", "augment"}
 _FILES = {"train", "validation", "test"}
-_ENCODING = {"task", "several", "template", "pattern"}
+_ENCODING = {"task", "several", "template", "pattern", "more_tokens"}
 _JUDGING = {"test_examples", "max_tokens"}
 
 

@@ -66,6 +66,8 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 COPY = "augmented"
 # What stages leave for the report: predictions on the test, and examples as tokens.
 PREDICTIONS, SHOWN = "predictions.jsonl", "tokens.json"
+# What the tokenizer stage says of further tokens: the first one's number, and their pieces.
+FURTHER = "further.json"
 # What a model says of the task it was tuned for, beside its weights.
 TASK = "task.json"
 
@@ -210,6 +212,12 @@ class TuneConfig(BaseModel):
         description="What the classifier begins with: nothing, words, or the means of each class's"
         " examples; auto: words where there are any.",
     )
+    more_tokens: Count | None = Field(
+        None,
+        gt=0,
+        description="Further tokens that the base's tokenizer gets, learnt from the training texts,"
+        " such as Chinese ones for an English base.",
+    )
     frozen_layers: Annotated[int, Field(ge=0)] = Field(
         0, description="So many of the lowest layers, and the embedding, stay as they are."
     )
@@ -288,6 +296,8 @@ class TuneConfig(BaseModel):
             raise ValueError(tr("several is for classify alone"))
         if self.method == "head" and self.task not in TOLD:
             raise ValueError(tr("method: head needs a task that tells classes or numbers"))
+        if self.more_tokens and self.method != "full":
+            raise ValueError(tr("more_tokens needs method: full, which learns them"))
         if self.quantize != "none" and self.method not in ("lora", "dora"):
             raise ValueError(tr("quantize is for weights that are frozen: method lora or dora"))
         if self.method == "none" and self.classifier not in ("words", "examples"):

@@ -164,6 +164,8 @@ def _network(
         )
     if base is None:
         base = _from_scratch(model, form, tokenizer, reasons)
+    if tune.more_tokens:
+        base = replace(base, vocab_size=max(base.vocab_size, tokenizer["vocab_size"]))
     if base.vocab_size < tokenizer["vocab_size"]:
         raise UserError(
             tr(

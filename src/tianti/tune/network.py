@@ -19,7 +19,8 @@ from tianti.model.frozen import freeze
 from tianti.model.initialization import initialize, layer_of
 from tianti.model.lora import LoraConfig, attach
 from tianti.model.transformer import Transformer
-from tianti.tune.config import TASK
+from tianti.model.vocabulary import extend_vocabulary
+from tianti.tune.config import FURTHER, TASK
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.form import Form
 
@@ -44,8 +45,12 @@ class Network:
             here[name].copy_(tensor)
 
 
-def build_network(config: TuneStageConfig) -> Network:
+def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Network:
     """Gives the network as tuning begins.
+
+    Args:
+        config: network, settings, task.
+        tokenizer: folder of that stage, where the base's tokenizer has grown.
 
     Raises:
         UserError: the base is no model, or a target of adapters is not there.
@@ -59,7 +64,11 @@ def build_network(config: TuneStageConfig) -> Network:
         with torch.device("meta"):
             model = Transformer(config.model, dropout=config.settings.dropout)
         same_classes = _tells(config.base) == config.form.tells
-        _take(model, load_transformer(config.base), same_classes)
+        base = load_transformer(config.base)
+        if config.tune.more_tokens and tokenizer is not None:
+            further = read_json(tokenizer / FURTHER)
+            base = extend_vocabulary(base, further["pieces"], first=further["first"])
+        _take(model, base, same_classes)
     method, lora = config.tune.method, config.tune.lora
     adapted = method in ("lora", "dora")
     if adapted:

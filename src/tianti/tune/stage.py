@@ -74,7 +74,7 @@ def tune(
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     template = template_for(config.form.task, inputs["tokenizer"], tokenizer)
     encoder = Encoder(config.form, tokenizer, template)
-    network = build_network(config)
+    network = build_network(config, inputs["tokenizer"])
     model = network.model
     place(model, settings, device)
     train, validation = (load_examples(inputs["examples"] / n) for n in (TRAIN, VALIDATION))
@@ -220,7 +220,7 @@ def write_tuned(
     """
     best = read_json(inputs["train"] / BEST)["checkpoint"]
     checkpoint = load_checkpoint(inputs["train"] / CHECKPOINTS / best)
-    network = build_network(config)
+    network = build_network(config, inputs["tokenizer"])
     network.load(checkpoint.average or checkpoint.model)
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     if network.adapted:

@@ -14,10 +14,11 @@ from tianti.files import read_json, write_json, write_text
 from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.tokens.chat import ChatTemplate
+from tianti.tokens.further import with_further_tokens
 from tianti.tokens.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, HAN, Tokenizer
-from tianti.tune.config import COPY, READ, TuneConfig, TunedTokenizerConfig
+from tianti.tune.config import COPY, FURTHER, READ, TuneConfig, TunedTokenizerConfig
 from tianti.tune.encode import Encoder
-from tianti.tune.examples import load_examples, text_of
+from tianti.tune.examples import Example, load_examples, text_of
 from tianti.tune.form import Form
 from tianti.tune.prepare import LABELS, TRAIN
 
@@ -26,6 +27,7 @@ BESIDE = (
     *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json"),
     *("added_tokens.json", "merges.txt", "tokenizer.model"),
 )
+OLDER_FORMS = ("vocab.json", "merges.txt", "tokenizer.model")
 
 
 def prepare_tokenizer(
@@ -58,8 +60,11 @@ def prepare_tokenizer(
     else:
         tokenizer = Tokenizer.load(base)
         for name in ("tokenizer.json", *BESIDE):
-            if (base / name).is_file():
+            # Of one that grows the older forms would say less.
+            if (base / name).is_file() and not (tune.more_tokens and name in OLDER_FORMS):
                 shutil.copyfile(base / name, out / name)
+        if tune.more_tokens:
+            tokenizer = _grown(tokenizer, examples, tune.more_tokens, out, display)
     marked = tune.task in READ and tune.task != "lm"
     if marked and tokenizer.inner.post_processor is None and tokenizer.is_own:
         _mark_ends(tokenizer, tune)
@@ -86,6 +91,18 @@ def _write_template(out: Path, source: str) -> None:
     config = read_json(path) if path.is_file() else {}
     if "chat_template" in config:
         write_json(path, config | {"chat_template": source})
+
+
+def _grown(
+    tokenizer: Tokenizer, examples: list[Example], count: int, out: Path, display: Display
+) -> Tokenizer:
+    """Gives the tokenizer with further tokens, and writes it, and what they are made of."""
+    with display.task("tokenizer", len(examples), "examples") as task:
+        texts = (_counted(text, task) for text in map(text_of, examples))
+        further = with_further_tokens(tokenizer, texts, count)
+    write_text(out / "tokenizer.json", further.tokenizer.inner.to_str(pretty=False))
+    write_json(out / FURTHER, {"first": tokenizer.vocab_size, "pieces": further.pieces})
+    return further.tokenizer
 
 
 def _counted(text: str, task: Any) -> str:
