@@ -18,6 +18,7 @@ from tests.tune.conftest import carried_out, config_of, pairs, recipe, reviews, 
 from tianti import interruption
 from tianti.api import predict, run
 from tianti.files import read_json
+from tianti.model.frozen import FrozenLinear
 from tianti.progress import SILENT
 from tianti.recipe import Recipe
 from tianti.runs.fingerprint import plain
@@ -64,6 +65,10 @@ def test_adapters_learn_beside_weights_in_few_bits(translated, tmp_path, kind):
     after = load_file(found.path / "model" / "model.safetensors")
     assert set(before) < set(after)
     assert all(after[name].shape == before[name].shape for name in before)
+    call, _ = config_of(Recipe.load(found.path / "recipe.yaml"), tmp_path / "again")
+    frozen = [m for m in build_network(call).model.modules() if isinstance(m, FrozenLinear)]
+    assert len(frozen) == 4
+    assert all(m.codes.dtype == (torch.int8 if kind == "int8" else torch.uint8) for m in frozen)
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "head"])
