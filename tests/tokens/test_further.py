@@ -98,6 +98,16 @@ def test_merges_are_those_of_a_plain_loop():
         words = merged
 
 
+def test_what_has_a_name_already_is_not_named_again():
+    vocabulary = {"a": 0, "b": 1, "ab": 2, "c": 3}
+    inner = HuggingFaceTokenizer(models.BPE(vocabulary, [], unk_token=None))
+    made = with_further_tokens(Tokenizer(inner), ["abc", "abc", "bc"], 3)
+    names = made.tokenizer.inner.get_vocab()
+    assert {name: names[name] for name in vocabulary} == vocabulary
+    assert made.pieces[0] == [1, 3]
+    assert len(names) == 4 + len(made.pieces)
+
+
 def test_nothing_to_merge_is_nothing_more():
     made = with_further_tokens(BASE, ["今"], 5)
     assert made.pieces == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 
 import numpy as np
@@ -247,7 +248,12 @@ def test_a_base_learns_further_tokens(base, tmp_path):
     def texts(count, seed):
         return [{"text": f"{row['text']} 今天天气很好 天气预报"} for row in reviews(count, seed)]
 
-    found = carried_out("lm", tmp_path, texts, base=str(base.path), more_tokens=12, steps=20)
+    older = tmp_path / "base"
+    shutil.copytree(base.path / "model", older)
+    (older / "merges.txt").write_text("#version: 0.2\n")
+    found = carried_out("lm", tmp_path, texts, base=str(older), more_tokens=12, steps=20)
+    # What lists merges in an older form would not know of the further ones.
+    assert not (found.path / "model" / "merges.txt").exists()
     before, after = (Tokenizer.load(path / "model") for path in (base.path, found.path))
     assert after.vocab_size == before.vocab_size + 12
     assert len(after.encode("今天天气很好")) < len(before.encode("今天天气很好"))
@@ -267,7 +273,7 @@ def test_a_base_learns_further_tokens(base, tmp_path):
     torch.testing.assert_close(grown.embedding.weight[-1], rows[pieces[-1]].mean(0))
 
 
-def test_each_pass_draws_a_text_or_one_of_its_copies(tmp_path):
+def test_each_pass_draws_a_text_or_one_of_its_copies(tmp_path, monkeypatch):
     steps = [{"kind": "swap", "rate": 0.3, "share": 0.5}, {"kind": "delete", "share": 1.0}]
     made = recipe("classify", tmp_path, reviews, augment=steps, sampling="balanced")
     call, folders = config_of(made, tmp_path)
@@ -294,8 +300,15 @@ def test_each_pass_draws_a_text_or_one_of_its_copies(tmp_path):
         drawn[label].add(round(share, 6))
     assert drawn == {"neg": {1.5}, "pos": {0.75}}
     assert read_examples(made.tune.validation, made.tune)
+    # Classes count as often as there are examples of them.
+    given = []
+    monkeypatch.setattr(
+        "tianti.tune.stage.objective_of",
+        lambda *those: given.append(those[-1]) or objective_of(*those),
+    )
     done = carried_out("classify", tmp_path, reviews, augment=steps, steps=8)
     assert done.results["train"]["steps"] == 8
+    assert given == [[30, 60]]
 
 
 def test_texts_that_mean_the_same_are_found(tmp_path):
