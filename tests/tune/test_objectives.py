@@ -23,6 +23,7 @@ from tianti.tune.examples import load_examples
 from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
 from tianti.tune.stage import _said_of, with_reference
+from tianti.tune.tags import likeliest, spans_of
 from tianti.tune.tokenizing import template_for
 
 transformers = pytest.importorskip("transformers")
@@ -94,6 +95,31 @@ def test_tags(tmp_path):
         for ids, labels in prepared.texts()
     )
     assert prepared.total(prepared.objective()) == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+def test_validation_of_tags_goes_by_those_that_fit_each_other(tmp_path):
+    prepared = Prepared("tag", tmp_path, entities)
+    tags = prepared.call.form.tags
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(prepared.folder).eval()
+    right = told = true = otherwise = 0
+    for ids, labels in prepared.texts():
+        there = labels[0] != IGNORED
+        scores = theirs(ids).logits[0, there].log_softmax(-1)
+        offsets = [(n, n + 1) for n in range(int(there.sum()))]
+        path = likeliest(scores.double().numpy(), tags)
+        otherwise += path != scores.argmax(-1).tolist()
+        said = set(spans_of([tags[n] for n in path], offsets))
+        wanted = set(spans_of([tags[n] for n in labels[0, there].tolist()], offsets))
+        right, told, true = right + len(said & wanted), told + len(said), true + len(wanted)
+    assert otherwise
+    objective, stream = prepared.objective(), prepared.stream()
+    sums = torch.zeros((), dtype=torch.float64)
+    for number in range(stream.rows_per_epoch):
+        rows = rows_of(stream.rows_numbered([number]), torch.device("cpu"))
+        sums = sums + objective.tally(objective(rows), rows)
+    f1 = objective.figures(sums.numpy())["span_f1"]
+    assert f1 == pytest.approx(2 * right / (told + true))
 
 
 @torch.no_grad()
