@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from tianti.errors import UserError
 from tianti.tokens.further import with_further_tokens
@@ -53,6 +53,9 @@ def test_texts_become_shorter_and_are_the_same_when_taken_apart(make):
         now, was = after.encode(text), before.encode(text)
         assert apart(now, first, made.pieces) == was
         assert after.decode(now) == before.decode(was)
+    if make is metaspace:
+        names = [after.inner.id_to_token(first + n) for n in range(len(made.pieces))]
+        assert not any("<0x" in name or "\u2581" in name[1:].strip("\u2581") for name in names)
     assert len(after.encode(CHINESE[1])) < 0.6 * len(before.encode(CHINESE[1]))
     # What was known is cut as before.
     assert all(after.encode(text) == before.encode(text) for text in ENGLISH)
@@ -96,6 +99,32 @@ def test_merges_are_those_of_a_plain_loop():
                     out.append(index)
             merged.append(out)
         words = merged
+
+
+def test_bytes_that_stand_for_text_are_not_joined():
+    inner = HuggingFaceTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    special = ["<unk>", *[f"<0x{n:02X}>" for n in range(256)]]
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=special, show_progress=False)
+    inner.train_from_iterator(ENGLISH, trainer)
+    before = Tokenizer(inner)
+    texts = ["the cat is 中文 on the cat", "the cat 中文 the cat"] * 4
+    made = with_further_tokens(before, texts, 20)
+    assert made.pieces
+    for text in texts:
+        ids = made.tokenizer.encode(text)
+        assert made.tokenizer.inner.decode(ids, skip_special_tokens=False).strip() == text
+        assert apart(ids, before.vocab_size, made.pieces) == before.encode(text)
+    names = [
+        made.tokenizer.inner.id_to_token(before.vocab_size + n) for n in range(len(made.pieces))
+    ]
+    # No token reaches into the next word.
+    assert not any("\u2581" in name[1:] for name in names)
 
 
 def test_what_has_a_name_already_is_not_named_again():

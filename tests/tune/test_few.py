@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +16,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from tests.tune.conftest import carried_out, config_of, pairs, recipe, reviews, write
 from tianti.api import predict
 from tianti.errors import UserError
-from tianti.exchange.huggingface import load_transformer
+from tianti.exchange.huggingface import load_transformer, save_transformer
 from tianti.files import read_json
+from tianti.model.transformer import Transformer
 from tianti.objective.contrast import class_contrast
 from tianti.tokens.examples import ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ from tianti.tune.examples import load_examples, read_examples
 from tianti.tune.form import Form
 from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
-from tianti.tune.stage import _shares
+from tianti.tune.stage import _families, _shares
 
 transformers = pytest.importorskip("transformers")
 PATTERN = "{text} It was"
@@ -97,6 +98,41 @@ def test_words_score_as_the_output_layer_does(base):
         of_words(model.output_weight, tokenizer, {"pos": " x", "neg": " x"}, ["neg", "pos"])
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_classifier_begins_with_the_output_layer_of_the_base(base, tmp_path, tied):
+    folder = tmp_path / "base"
+    shutil.copytree(base.path / "model", folder)
+    model, tokenizer = load_transformer(folder), Tokenizer.load(folder)
+    if not tied:
+        untied = Transformer(replace(model.config, tied_embeddings=False))
+        untied.load_state_dict(model.state_dict(), strict=False)
+        torch.nn.init.normal_(untied.head.weight)
+        model = untied
+        end = tokenizer.end_of_text
+        save_transformer(model, folder, eos_token_id=end, pad_token_id=end)
+    found = carried_out(
+        *("classify", tmp_path, reviews),
+        base=str(folder),
+        pattern=PATTERN,
+        words=WORDS,
+        method="none",
+    )
+    ids = [tokenizer.encode(WORDS[label])[0] for label in ("neg", "pos")]
+    assert all(len(tokenizer.encode(word)) == 1 for word in WORDS.values())
+    score = load_file(found.path / "model" / "model.safetensors")["score.weight"]
+    torch.testing.assert_close(score, model.output_weight[ids].detach())
+
+
+def test_words_of_a_base_that_tells_classes_are_refused(classified, tmp_path):
+    with pytest.raises(UserError, match="no output layer"):
+        carried_out(
+            *("classify", tmp_path, reviews),
+            base=str(classified.path),
+            pattern=PATTERN,
+            words=WORDS,
+        )
+
+
 @pytest.mark.parametrize("count", [6, 40, 400])
 def test_examples_give_linear_discriminants(count):
     draw = np.random.default_rng(count)
@@ -155,6 +191,17 @@ def test_a_pattern_stays_whole_where_its_text_is_cut(base):
     assert long[-len(end) :] == end
     assert encoder.cut == 1
     assert encoder.told({"text": "good film"})[-len(end) :] == end
+    # Of two texts the longer one is cut, both if need be.
+    both = Encoder(Form("classify", 16, ("a", "b"), pattern="{text} ? {pair} It was"), tokenizer)
+    for text, pair in (("good", "film " * 50), ("film " * 50, "good"), ("film " * 50, "a " * 50)):
+        ids = both.told({"text": text, "pair": pair})
+        assert len(ids) <= 16
+        assert ids[-len(end) :] == end
+        assert tokenizer.encode("good")[0] in ids or "film" in text
+    assert both.cut == 3
+    for example in ({"text": "x"}, {"text": "x", "pair": "y"}):
+        with pytest.raises(UserError, match="second text"):
+            (both if "pair" not in example else encoder).told(example)
     with pytest.raises(UserError, match="pattern alone"):
         Encoder(Form("classify", 8, ("a", "b"), pattern="{text} " + "very " * 30), tokenizer).told(
             {"text": "good"}
@@ -175,6 +222,8 @@ def test_a_pattern_stays_whole_where_its_text_is_cut(base):
         ({"method": "head", "frozen_layers": 1}, "for method: full"),
         ({"task": "tag", "pattern": "{text}"}, "is for"),
         ({"method": "lora", "more_tokens": 5}, "needs method: full"),
+        ({"frozen_layers": 1, "more_tokens": 5}, "without frozen_layers"),
+        ({"task": "prefer", "preference": "kto", "steer": "accuracy"}, "is steered by loss"),
         ({"augment": [{"kind": "swap", "late": True}]}, "late is for"),
         ({"task": "tag", "augment": [{"kind": "swap"}]}, "is for"),
         ({"task": "align", "contrast": 1.0}, "is for"),
@@ -290,15 +339,22 @@ def test_each_pass_draws_a_text_or_one_of_its_copies(tmp_path, monkeypatch):
         assert copy["text"] != of_place[copy["place"]]["text"]
         assert copy["label"] == of_place[copy["place"]]["label"]
     shares = _shares(call.tune, rows, ["neg", "pos"], [30, 60])
-    assert shares.sum() == pytest.approx(90)
-    by_place = defaultdict(float)
-    for row, share in zip(rows, shares, strict=True):
-        by_place[row["place"], row["label"]] += share
-    assert len(by_place) == 90
-    drawn = {label: set() for label in ("neg", "pos")}
-    for (_, label), share in by_place.items():
-        drawn[label].add(round(share, 6))
-    assert drawn == {"neg": {1.5}, "pos": {0.75}}
+    families = _families(call.tune, rows)
+    tokenizer = Tokenizer.load(folders["tokenizer"])
+    held = Encoder(call.form, tokenizer).examples(rows)
+    drawing = {"context": call.form.row, "rows": 4, "seed": 3, "pad": tokenizer.padding}
+    plain = ExampleStream(held, families=families, **drawing)
+    seen = set()
+    for epoch in range(4):
+        drawn = [n for row in plain._rows_of(epoch) for n in row]
+        # Each example once: itself or one of its copies.
+        assert sorted(families[drawn].tolist()) == list(range(90))
+        seen |= set(drawn)
+    assert len(seen) > 120
+    weighted = ExampleStream(held, families=families, shares=shares, **drawing)
+    drawn = [rows[n]["label"] for epoch in range(4) for r in weighted._rows_of(epoch) for n in r]
+    assert 0.8 < drawn.count("neg") / drawn.count("pos") < 1.25
+    assert 330 < len(drawn) < 390
     assert read_examples(made.tune.validation, made.tune)
     # Classes count as often as there are examples of them.
     given = []
@@ -320,6 +376,10 @@ def test_texts_that_mean_the_same_are_found(tmp_path):
     one, other = (np.array(row["embedding"]) for row in predict(found.path, source))
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-4)
     assert one @ other > 0.5
+    # Where a pattern is gone on from nothing ends it, though this base's texts have an end.
+    tokenizer = Tokenizer.load(found.path / "model")
+    patterned = Encoder(Form("classify", 64, ("a", "b"), pattern="{text} two"), tokenizer)
+    assert patterned.told({"text": "one"}) == [tokenizer.begin, *tokenizer.encode("one two")]
     # It is a base for classes, whose texts end as its own do.
     (tmp_path / "next").mkdir()
     both = carried_out("classify", tmp_path / "next", reviews, base=str(found.path), steps=4)

@@ -13,11 +13,12 @@ from tests.tune.test_bad_input import refused
 from tianti.api import predict
 from tianti.files import read_json
 from tianti.progress import SILENT
+from tianti.runs.tuning import tuning_config
 from tianti.tokens.chat import BUILT_IN
 from tianti.tokens.examples import ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.rows import rows_of
-from tianti.tune.encode import Encoder
+from tianti.tune.encode import Encoder, _answer_to_another
 from tianti.tune.examples import load_examples, read_examples
 from tianti.tune.network import build_network
 from tianti.tune.objectives import objective_of
@@ -50,7 +51,7 @@ def test_single_answers_are_learnt(translated, tmp_path, rows):
         context=32,
         template="plain",
         steps=16,
-        train={"learning_rate": 0.002},
+        train={"learning_rate": 0.0003},
     )
     examples = found.results["examples"]["train"]["examples"]
     assert examples == (180 if rows is preferred else 90)
@@ -142,6 +143,31 @@ def test_answers_that_are_neither_good_nor_bad_are_named(tmp_path):
 
 def test_single_answers_are_no_pairs(tmp_path):
     refused("prefer", tmp_path, rated(2), 1, "a pair is wanted")
+
+
+def test_tables_say_whether_an_answer_is_good(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,completion,label,system\nx,y,True,Be kind.\nx,z,0,Be kind.\n")
+    made = recipe("prefer", tmp_path, preferred, preference="kto")
+    found = read_examples(str(path), made.tune)
+    assert [row["good"] for row in found] == [True, False]
+    assert [message["role"] for message in found[0]["prompt"]] == ["system", "user"]
+
+
+def test_the_divergence_is_of_answers_to_other_prompts():
+    asked = [[{"role": "user", "content": text}] for text in "aabb"]
+    rows = [{"prompt": p, "completion": str(n)} for n, p in enumerate(asked)]
+    assert [_answer_to_another(rows, n) for n in range(4)] == ["2", "2", "0", "0"]
+    assert _answer_to_another(rows[:2], 0) == "1"
+
+
+def test_other_objectives_make_other_examples(tmp_path):
+    found = []
+    for preference in ("dpo", "ipo", "kto"):
+        made = recipe("prefer", tmp_path, preferred, preference=preference)
+        found.append([tuning_config(n, made, tmp_path, {})[1] for n in ("examples", "test")])
+    assert found[0] == found[1]
+    assert all(one != other for one, other in zip(found[0], found[2], strict=True))
 
 
 def test_of_pairs_both_answers_are_learnt_from(tmp_path):

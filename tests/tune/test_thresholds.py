@@ -83,6 +83,15 @@ def test_thresholds_travel_with_the_model(tmp_path, rows):
         assert [one["label"] for one in told] == [
             predictor.form.labels[n] for n in scores.argmax(1)
         ]
+    # How likely a class is does not change by it.
+    shifts = dict(zip(predictor.form.labels, offsets, strict=True))
+    if rows is not several:
+        for one, row in zip(told, scores, strict=True):
+            plain = row - torch.tensor(list(shifts.values()))
+            assert sum(one["scores"].values()) == pytest.approx(1, abs=1e-5)
+            assert max(one["scores"].values()) == pytest.approx(
+                plain.softmax(0).max().item(), abs=1e-5
+            )
     predictor.form.__dict__["offsets"] = ()
     np.testing.assert_allclose(predictor.scores(examples) + np.array(offsets), scores, atol=1e-5)
 
@@ -122,5 +131,8 @@ def test_rare_groups_are_drawn_more_often():
     assert shares.sum() == pytest.approx(10)
     # By the root of classes and wholly of groups: 8 · 8^-1.5 against 2 · 2^-1.5.
     assert shares[:8].sum() / shares[8:].sum() == pytest.approx((2 / 8) ** 0.5)
+    # Copies are no examples.
+    copied = [*examples, *[examples[0] | {"augmented": "swap"}] * 8]
+    np.testing.assert_allclose(_shares(tune, copied, ["a", "b"], [8, 2])[:10], shares)
     with pytest.raises(ValueError, match=r"columns\.group"):
         TuneConfig(task="classify", train="x", group_sampling="root")

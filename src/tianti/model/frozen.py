@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tianti.model.lora import HEAD, adapters_of
 from tianti.model.products import Linear, linear
 from tianti.model.transformer import Transformer
 
@@ -112,10 +111,12 @@ class FrozenLinear(Linear):
 
 
 def freeze(model: Transformer, kind: Kind) -> None:
-    """Holds the weights that adapters stand beside in few bits."""
-    for name in adapters_of(model):
-        if name != HEAD:
-            _replace(model, name, FrozenLinear(_linear(model, name), kind))
+    """Holds the weights of products in layers that are not learnt in few bits."""
+    for name, module in list(model.named_modules()):
+        fits = isinstance(module, Linear) and not isinstance(module, FrozenLinear)
+        inside = name.startswith("layers.") and not name.endswith("router")
+        if fits and inside and not module.weight.requires_grad:
+            _replace(model, name, FrozenLinear(module, kind))
 
 
 def thaw(model: Transformer) -> None:
@@ -123,12 +124,6 @@ def thaw(model: Transformer) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, FrozenLinear):
             _replace(model, name, module.whole())
-
-
-def _linear(model: Transformer, name: str) -> Linear:
-    module = model.get_submodule(name)
-    assert isinstance(module, Linear)
-    return module
 
 
 def _replace(model: Transformer, name: str, made: Linear) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tianti.corpus.config import CorpusConfig, CorpusStageConfig, Source
+from tianti.corpus.config import Augmentation, CorpusConfig, CorpusStageConfig, Source
 from tianti.errors import Damaged
 from tianti.evaluate.config import EvaluateStageConfig
 from tianti.files import file_stamp, read_sealed, write_sealed
@@ -123,7 +123,7 @@ def stage_config(
 
         # Where and by how many it is done does not change what comes out.
         identity = recipe.corpus.model_dump(mode="json", exclude={"engine", "workers", "balance"})
-        if helpers := [files for files in _helpers(recipe.corpus) if files]:
+        if helpers := [files for files in helpers_of(recipe.corpus.augment) if files]:
             identity["augmented_by"] = helpers
         return StageConfig(CorpusStageConfig(recipe.corpus, REWRITER), identity)
     if stage.name == "machine":
@@ -181,10 +181,10 @@ def _all_that_is_read(corpus: CorpusConfig) -> list[Source]:
     return [*corpus.sources, *corpus.decontaminate.against, *compared]
 
 
-def _helpers(corpus: CorpusConfig) -> list[list[tuple[str, int, int]]]:
+def helpers_of(steps: Sequence[Augmentation]) -> list[list[tuple[str, int, int]]]:
     """Gives size and time of the files that augmentation uses: synonyms and models."""
     found = []
-    for step in corpus.augment:
+    for step in steps:
         named = (step.synonyms, step.model, step.there, step.back)
         places = [Path(name).expanduser() for name in named if name is not None]
         files = [f for place in places for f in ([place] if place.is_file() else place.rglob("*"))]

@@ -9,7 +9,7 @@ from tianti.corpus.sources import file_hash
 from tianti.exchange.config_file import load_config, model_folder
 from tianti.messages import tr
 from tianti.recipe import Recipe
-from tianti.runs.stages import known_hashes
+from tianti.runs.stages import helpers_of, known_hashes
 from tianti.tune.config import (
     ExamplesStageConfig,
     JudgeStageConfig,
@@ -48,13 +48,15 @@ def tuning_config(
     tune, base = recipe.tune, base_of(recipe)
     assert tune is not None
     if stage == "examples":
-        said = tune.model_dump(mode="json", include=_READING)
+        said = tune.model_dump(mode="json", include=_READING) | _shape_of(tune)
+        if helpers := [files for files in helpers_of(tune.augment or ()) if files]:
+            said["augmented_by"] = helpers
         # Of files what they hold counts, not where they lie; of the test a share alone.
         read = [_read(where, tune, run) for where in (tune.train, tune.validation)]
         read.append(tune.test if isinstance(tune.test, float) else None)
         return ExamplesStageConfig(tune, recipe.seed), [said, recipe.seed, read]
     if stage == "test":
-        said = tune.model_dump(mode="json", include={"columns"})
+        said = tune.model_dump(mode="json", include={"columns"}) | _shape_of(tune)
         return ExamplesStageConfig(tune, recipe.seed), [said, _read(tune.test, tune, run)]
     if stage == "tokenizer":
         train_bytes = metrics["examples"]["train"]["bytes"]
@@ -78,6 +80,11 @@ def tuning_config(
     return call, covered
 
 
+def _shape_of(tune: TuneConfig) -> dict[str, Any]:
+    """Gives what of the objective decides which examples there are: pairs, or single answers."""
+    return {"single": tune.preference == "kto"} if tune.task == "prefer" else {}
+
+
 def _read(where: str | list[str] | float | None, tune: TuneConfig, run: Path) -> Any:
     """Gives what of some files counts: what they hold, or a share of others."""
     if not isinstance(where, str | list):
@@ -89,11 +96,11 @@ def _read(where: str | list[str] | float | None, tune: TuneConfig, run: Path) ->
 def _used(tune: TuneConfig, stage: str) -> dict[str, Any]:
     """Gives the settings that training goes by; of the model stage what it writes down too."""
     # The network and the form of examples stand beside it.
-    left_out = _READING | _FILES | _JUDGING | {"attention", "context", "template"}
+    left_out = _READING | _FILES | _JUDGING | {"attention", "context", "template", "thresholds"}
     if tune.method not in ("lora", "dora"):
         left_out |= {"lora"}
     if stage == "model":
-        left_out -= {"columns", "max_tokens"}
+        left_out -= {"columns", "max_tokens", "thresholds"}
     return tune.model_dump(mode="json", exclude=left_out)
 
 

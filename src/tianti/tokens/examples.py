@@ -92,6 +92,7 @@ class ExampleStream:
         seed: another seed gives another order.
         pad: id that fills rows up.
         shares: how often each example is drawn in an epoch, on average; once when not given.
+        families: a number for each example; of those that have the same, one is drawn in an epoch.
         noise: share of the tokens that `pad` stands for, but of those at which something is
             wanted; others each time a row comes (word dropout, Iyyer et al. 2015).
     """
@@ -105,6 +106,7 @@ class ExampleStream:
         seed: int,
         pad: int,
         shares: np.ndarray | None = None,
+        families: np.ndarray | None = None,
         noise: float = 0.0,
     ):
         if not len(examples):
@@ -113,6 +115,7 @@ class ExampleStream:
             raise ValueError(f"an example of {longest} tokens does not fit a row of {context}")
         self.examples, self.context, self.rows, self.seed = examples, context, rows, seed
         self._pad, self._shares, self._noise = pad, shares, noise
+        self._families = families
         self._starts = examples.starts
         # What each epoch's rows begin with; the last epoch's rows.
         self._firsts: list[int] = [0]
@@ -171,9 +174,13 @@ class ExampleStream:
     def _drawn(self, key: int) -> np.ndarray:
         """Gives the examples of an epoch in its order."""
         numbers = np.arange(len(self.examples))
+        if self._families is not None:
+            order = np.lexsort((_hashes(numbers, mix(key + 4)), self._families))
+            _, first = np.unique(self._families[order], return_index=True)
+            numbers = order[first]
         if self._shares is not None:
             chance = _hashes(numbers, mix(key + 2)) / 2.0**64
-            numbers = numbers.repeat(np.floor(self._shares + chance).astype(np.int64))
+            numbers = numbers.repeat(np.floor(self._shares[numbers] + chance).astype(np.int64))
         return numbers[np.argsort(_hashes(np.arange(len(numbers)), key), kind="stable")]
 
     def members(self, row: int) -> list[int]:

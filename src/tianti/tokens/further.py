@@ -21,6 +21,8 @@ from tianti.messages import tr
 from tianti.tokens.tokenizer import Tokenizer
 
 LONGEST = 64
+# SentencePiece's mark.
+WORD_START = "\u2581"
 Pair = tuple[int, int]
 
 
@@ -124,7 +126,7 @@ def _merges(
         if totals[pair] < 2:
             break
         name = texts[pair[0]] + texts[pair[1]]
-        if name in there or len(name) > LONGEST:
+        if name in there or len(name) > LONGEST or _joins_too_much(texts[pair[0]], name):
             totals[pair] = 0
             continue
         made = first + len(found)
@@ -147,6 +149,14 @@ def _merges(
         for new in sorted(changed):
             heapq.heappush(heap, (-totals[new], new))
     return found
+
+
+def _joins_too_much(first: str, name: str) -> bool:
+    """Tells whether a token would hold bytes that only stand for text by themselves (`<0xE4>`), or
+    would reach over the beginning of a word where words are not cut beforehand."""
+    if "<0x" in name:
+        return True
+    return WORD_START in name[len(first) :] and bool(name.strip(WORD_START))
 
 
 def _merged(word: list[int], pair: Pair, made: int) -> list[int]:

@@ -270,6 +270,8 @@ class TuneConfig(BaseModel):
                     tr("{name} is for {tasks}", name=name, tasks=", ".join(tasks) or "–")
                 )
         steered = _STEERED.get(kind, ("loss",))
+        if self.task == "prefer" and self.preference == "kto":
+            steered = ("loss",)
         if self.steer not in ("auto", *steered):
             raise ValueError(
                 tr("{task} is steered by {names}", task=kind, names=", ".join(steered))
@@ -296,8 +298,10 @@ class TuneConfig(BaseModel):
             raise ValueError(tr("several is for classify alone"))
         if self.method == "head" and self.task not in TOLD:
             raise ValueError(tr("method: head needs a task that tells classes or numbers"))
-        if self.more_tokens and self.method != "full":
-            raise ValueError(tr("more_tokens needs method: full, which learns them"))
+        if self.more_tokens and (self.method != "full" or self.frozen_layers):
+            raise ValueError(
+                tr("more_tokens needs method: full, which learns them, without frozen_layers")
+            )
         if self.quantize != "none" and self.method not in ("lora", "dora"):
             raise ValueError(tr("quantize is for weights that are frozen: method lora or dora"))
         if self.method == "none" and self.classifier not in ("words", "examples"):

@@ -156,7 +156,7 @@ def _network(
             where="tune.attention" if asked == "both" else "base",
             remedy=tr("Set tune.attention to causal, or take a base that writes"),
         )
-    if base is not None and base.classes and not told:
+    if base is not None and base.classes and (not told or tune.words is not None):
         raise UserError(
             tr("the base tells classes: it has no output layer to write with"),
             where="base",

@@ -75,8 +75,7 @@ class Encoder:
         targets: list[Any] = []
         for number, example in enumerate(examples):
             if "completion" in example:
-                # What the next one was answered: to another prompt, as a rule.
-                other = examples[(number + 1) % len(examples)]["completion"]
+                other = _answer_to_another(examples, number)
                 example = example | {"chosen": example["completion"], "rejected": other}
             with named(example):
                 for texts, weight in self._encoded(example, class_weights):
@@ -135,23 +134,36 @@ class Encoder:
         return list(encoding.ids)
 
     def _patterned(self, example: Example, pattern: str) -> list[int]:
-        text, pair = example["text"].strip(), example.get("pair", "").strip()
+        texts = [example["text"].strip(), example.get("pair", "").strip()]
+        if ("pair" in example) != ("{pair}" in pattern):
+            raise UserError(
+                tr("the pattern has {{pair}} where examples have a second text, and only there"),
+                remedy=tr("Write it into tune.pattern, or leave the column out"),
+            )
 
-        def ids(length: int) -> list[int]:
-            return list(self._inner.encode(pattern.format(text=text[:length], pair=pair)).ids)
+        def ids(cut: Sequence[str]) -> list[int]:
+            encoding = self._inner.encode(pattern.format(text=cut[0], pair=cut[1]))
+            found, marks = list(encoding.ids), list(encoding.special_tokens_mask)
+            # What comes next is told: nothing that ends a text stands before it.
+            while marks and marks.pop():
+                found.pop()
+            return found
 
-        whole = ids(len(text))
+        whole = ids(texts)
         if len(whole) <= self.form.context:
             return whole
         self.cut += 1
-        length = greatest(len(text), lambda some: len(ids(some)) <= self.form.context)
-        found = ids(length)
-        if not length or len(found) > self.form.context:
-            raise UserError(
-                tr("the pattern alone fills {context} tokens", context=self.form.context),
-                remedy=tr("Raise tune.context"),
-            )
-        return found
+        # Of two the longer one is cut, and both where that is not enough.
+        most = greatest(
+            max(map(len, texts)),
+            lambda length: len(ids([text[:length] for text in texts])) <= self.form.context,
+        )
+        if most:
+            return ids([text[:most] for text in texts])
+        raise UserError(
+            tr("the pattern alone fills {context} tokens", context=self.form.context),
+            remedy=tr("Raise tune.context"),
+        )
 
     def tagged(self, example: Example) -> tuple[list[int], list[Span | None]]:
         """Gives the tokens of a text, and where each stands in it; None for those that do not."""
@@ -294,6 +306,16 @@ def greatest(most: int, fits: Callable[[int], bool]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
+
+
+def _answer_to_another(examples: Sequence[Example], number: int) -> str:
+    """Gives what the next example with another prompt was answered; any where there is none."""
+    here, count = examples[number]["prompt"], len(examples)
+    for step in range(1, count):
+        other = examples[(number + step) % count]
+        if other["prompt"] != here:
+            return other["completion"]
+    return examples[(number + 1) % count]["completion"]
 
 
 def counts_of(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:

@@ -25,6 +25,7 @@ WANTED = {
 
 
 ANSWERS = ("chosen", "rejected")
+_GOOD = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_examples(
@@ -309,21 +310,22 @@ def _answered(row: Row, answered: bool) -> Example:
 def _preferred(row: Row, answered: bool) -> Example:
     prompt = row.get("prompt")
     if isinstance(prompt, str):
-        messages = [{"role": "user", "content": prompt}]
-    elif isinstance(prompt, list):
-        messages = messages_of({"messages": prompt})
+        prompt = [{"role": "user", "content": prompt}]
+    if isinstance(prompt, list):
+        messages = messages_of({"messages": prompt, "system": row.get("system")})
     else:
         messages = messages_of({k: v for k, v in row.items() if k not in ("chosen", "rejected")})
     found: Example = {"prompt": messages}
     if not answered and "chosen" not in row:
         return found
     if "completion" in row and "chosen" not in row:
-        good = _there(row, "label")
-        if not isinstance(good, bool | int) or good not in (0, 1):
+        # Tables have text alone.
+        good = _GOOD.get(str(_there(row, "label")).strip().lower())
+        if good is None:
             raise UserError(
-                tr("an answer is good (true) or bad (false), this is {value!r}", value=good)
+                tr("an answer is good (true) or bad (false), this is {value!r}", value=row["label"])
             )
-        return found | {"completion": _text(row, "completion"), "good": bool(good)}
+        return found | {"completion": _text(row, "completion"), "good": good}
     for name in ANSWERS:
         value = row.get(name)
         if isinstance(value, list):

@@ -86,12 +86,8 @@ def _by_group(
     predictor: Predictor, examples: Sequence[Example], found: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Gives the same figures of each group of examples, such as those of one language."""
-    members: dict[str, list[int]] = {}
-    for number, example in enumerate(examples):
-        if GROUP in example:
-            members.setdefault(example[GROUP], []).append(number)
     groups = {}
-    for name, numbers in sorted(members.items()):
+    for name, numbers in _members(examples).items():
         statistics, _ = figures_of(
             predictor, [examples[n] for n in numbers], [found[n] for n in numbers]
         )
@@ -100,6 +96,15 @@ def _by_group(
             for figure, statistic in statistics.items()
         }
     return groups
+
+
+def _members(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Gives the numbers of the examples of each group; none where there are no groups."""
+    members: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        if GROUP in example:
+            members.setdefault(example[GROUP], []).append(number)
+    return dict(sorted(members.items()))
 
 
 def _foretold(
@@ -123,21 +128,34 @@ def _aligned(predictor: Predictor, examples: Sequence[Example], display: Display
             predictor.embeddings([example[name] for example in examples], task.advance)
             for name in ("source", "target")
         )
-    figures = {}
-    for name, (asked, among) in (
-        ("source_to_target", (one, other)),
-        ("target_to_source", (other, one)),
-    ):
+    ways = {"source_to_target": (one, other), "target_to_source": (other, one)}
+    right = {}
+    for name, (asked, among) in ways.items():
         own = (asked * among).sum(dim=1)
         best = torch.cat([(part @ among.T).amax(dim=1) for part in asked.split(1024)])
         # The same text may stand in several pairs.
-        right = Share((own >= best - 1e-6).numpy())
-        figures[name] = interval(right, len(examples)).as_dict()
+        right[name] = (own >= best - 1e-6).numpy()
+    return _counted_right("align", predictor, examples, right)
+
+
+def _counted_right(
+    task: str, predictor: Predictor, examples: Sequence[Example], right: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Gives shares of examples, of all and of each group; see `judge`."""
+
+    def figures(numbers: Sequence[int]) -> dict[str, Any]:
+        return {
+            name: interval(Share(each[list(numbers)]), len(numbers)).as_dict()
+            for name, each in right.items()
+        }
+
+    groups = {name: figures(numbers) for name, numbers in _members(examples).items()}
     return {
-        "task": "align",
+        "task": task,
         "test_examples": len(examples),
         "cut": predictor.encoder.cut,
-        "figures": figures,
+        "figures": figures(range(len(examples))),
+        **({"groups": groups} if groups else {}),
     }
 
 
@@ -148,13 +166,8 @@ def _rated(predictor: Predictor, examples: Sequence[Example], display: Display) 
             predictor.scores([answered(example, name) for example in examples], task.advance)[:, 0]
             for name in ("chosen", "rejected")
         )
-    right = Share((better > worse).numpy())
-    return {
-        "task": "reward",
-        "test_examples": len(examples),
-        "cut": predictor.encoder.cut,
-        "figures": {"accuracy": interval(right, len(examples)).as_dict()},
-    }
+    right = {"accuracy": (better > worse).numpy()}
+    return _counted_right("reward", predictor, examples, right)
 
 
 Statistics = dict[str, Statistic]

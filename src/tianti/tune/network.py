@@ -63,7 +63,7 @@ def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Net
     else:
         with torch.device("meta"):
             model = Transformer(config.model, dropout=config.settings.dropout)
-        same_classes = _tells(config.base) == config.form.tells
+        same_classes = _tells(config.base) == config.form.tells and config.tune.start != "random"
         base = load_transformer(config.base)
         if config.tune.more_tokens and tokenizer is not None:
             further = read_json(tokenizer / FURTHER)

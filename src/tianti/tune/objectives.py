@@ -95,13 +95,13 @@ class ClassObjective:
         states_NW, scores_NC = self._scores(rows, places)
         found, nats = self._loss(scores_NC, rows, places)
         total = found.total
-        if self._contrast and self.model.training:
-            labels = rows.labels_BT.flatten()[places]
-            total = total + self._contrast * class_contrast(states_NW, labels)
         if self._r_drop and self.model.training:
             _, others_NC = self._scores(rows, places)
             total = (total + self._loss(others_NC, rows, places)[0].total) / 2
             total = total + self._r_drop * distance(scores_NC, others_NC)
+        if self._contrast and self.model.training:
+            labels = rows.labels_BT.flatten()[places]
+            total = total + self._contrast * class_contrast(states_NW, labels)
         return Told(total, nats.detach(), scores_NC.detach(), places)
 
     def _scores(self, rows: Rows, places: Tensor) -> tuple[Tensor, Tensor]:

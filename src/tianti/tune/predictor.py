@@ -15,7 +15,7 @@ from tianti.generate.batch import generate_texts
 from tianti.generate.config import SamplingConfig
 from tianti.messages import tr
 from tianti.tokens.tokenizer import Tokenizer
-from tianti.tune.config import READ, TASK, TOLD, TuneConfig
+from tianti.tune.config import COLUMNS, OPTIONAL, READ, TASK, TOLD, TuneConfig
 from tianti.tune.encode import Encoder
 from tianti.tune.examples import Example, named
 from tianti.tune.form import Form
@@ -49,20 +49,24 @@ class Predictor:
         self._model = load_transformer(folder, device).eval()
         self.tokenizer = Tokenizer.load(folder)
         template = template_for(self.form.task, folder, self.tokenizer)
-        if template is None and self.form.task not in READ:
+        if template is None and (self.form.task == "lm" or self.form.task not in READ):
             raise UserError(tr("the model has no chat template"), where=folder)
         self.encoder = Encoder(self.form, self.tokenizer, template)
 
     def reading(self, **changes: Any) -> TuneConfig:
         """Gives how files are read for it, as when it was tuned but for changes."""
         task = "instruct" if self.form.task in ("prefer", "reward", "lm") else self.form.task
-        same = task == self.form.task
+        columns = self._reading.get("columns", {})
+        if task != self.form.task:
+            # Those that conversations have too.
+            known = {*COLUMNS[task], *OPTIONAL[task]}
+            columns = {ours: theirs for ours, theirs in columns.items() if ours in known}
         said = {
             "task": task,
             "train": "-",
             "labels": list(self.form.labels) or None,
             "several": self.form.several,
-            "columns": self._reading.get("columns", {}) if same else {},
+            "columns": columns,
             "max_tokens": self._reading.get("max_tokens", 256),
         }
         return TuneConfig(**(said | changes))
@@ -99,7 +103,8 @@ class Predictor:
     def scores(
         self, examples: Sequence[Example], on_progress: Callable[[int], None] = lambda done: None
     ) -> torch.Tensor:
-        """Gives the scores of the classes of texts, `(texts, classes)` float32 on the CPU."""
+        """Gives the scores of the classes of texts, `(texts, classes)` float32 on the CPU, with
+        what thresholds add to them."""
         encoded = []
         for example in examples:
             with named(example):
@@ -171,14 +176,15 @@ class Predictor:
         if self.form.task in ("regress", "reward"):
             return {"value": float(scores[0]) * self.form.spread + self.form.center}
         labels = self.form.labels
+        # Thresholds decide what is told, not how likely it is.
+        plain = scores - torch.tensor(self.form.offsets) if self.form.offsets else scores
         if self.form.several:
-            chances = scores.sigmoid().tolist()
-            chosen = [label for label, chance in zip(labels, chances, strict=True) if chance > 0.5]
-            return {"labels": chosen, "scores": _rounded(labels, chances)}
-        chances = scores.softmax(0).tolist()
+            chosen = [label for label, score in zip(labels, scores, strict=True) if score > 0]
+            return {"labels": chosen, "scores": _rounded(labels, plain.sigmoid().tolist())}
+        chances = plain.softmax(0).tolist()
         order = sorted(range(len(labels)), key=lambda n: -chances[n])[:SHOWN_CLASSES]
         shown = _rounded([labels[n] for n in order], [chances[n] for n in order])
-        return {"label": labels[order[0]], "scores": shown}
+        return {"label": labels[int(scores.argmax())], "scores": shown}
 
     def _entities(self, text: str, scores: torch.Tensor, offsets: list[Any]) -> dict[str, Any]:
         tags = self.form.tags

@@ -48,6 +48,10 @@ def prepare_examples(
         UserError: an example is wrong, with file and line.
     """
     splits, found = read_splits(config.tune, config.seed, display)
+    if config.tune.augment:
+        copies = _copies(splits["train"], config.tune.augment)
+        splits["train"] += copies
+        found["train"]["copies"] = len(copies)
     for name, examples in splits.items():
         write_examples(out / f"{name}.jsonl", examples)
     write_json(out / LABELS, found["labels"])
@@ -76,10 +80,6 @@ def read_splits(
     found: dict[str, Any] = {"labels": labels}
     for name in ("train", "validation"):
         found[name] = _described(splits[name], labels, tune)
-    if tune.augment:
-        copies = _copies(splits["train"], tune.augment)
-        splits["train"] += copies
-        found["train"]["copies"] = len(copies)
     return splits, found
 
 

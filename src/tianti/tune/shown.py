@@ -21,19 +21,20 @@ def shown_tokens(
     starts, found = examples.starts, []
     numbers = range(0, len(examples), max(1, len(examples) // SHOWN_EXAMPLES))
     names = form.tags if form.task == "tag" else form.labels
+    told = form.classes or form.task == "align"
     for number in list(numbers)[:SHOWN_EXAMPLES]:
         here = slice(int(starts[number]), int(starts[number + 1]))
         ids, labels = examples.ids[here].tolist(), examples.labels[here].tolist()
         pieces = []
         # Of text it is the next token that is wanted: it is marked where it stands.
-        before = [IGNORED, *labels[:-1]] if not form.classes else labels
+        before = labels if told else [IGNORED, *labels[:-1]]
         for index, label in zip(ids, before, strict=True):
             wanted = ""
             if label != IGNORED:
                 wanted = names[label] if names and label < len(names) else "✓"
             text = tokenizer.decode_bytes([index]).decode("utf-8", "replace")
             pieces.append({"text": text, "wanted": "" if wanted == "O" else wanted})
-        if not form.classes and labels and labels[-1] != IGNORED:
+        if not told and labels and labels[-1] != IGNORED:
             last = tokenizer.decode_bytes([labels[-1]]).decode("utf-8", "replace")
             pieces.append({"text": last, "wanted": "✓"})
         found.append(pieces)
@@ -55,7 +56,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     said, messages = row["predicted"], row.get("messages") or row.get("prompt")
     if messages:
         asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-        answer = row.get("chosen", messages[-1]["content"])
+        answer = row.get("chosen", row.get("completion", messages[-1]["content"]))
         return {
             "asked": _short("\n".join(message["content"] for message in asked)),
             "wanted": _short(answer),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tianti.device import choose_device
-from tianti.exchange.huggingface import save_transformer
+from tianti.exchange.huggingface import load_transformer, save_transformer
 from tianti.exchange.peft import save_adapters
 from tianti.files import read_json, write_json
 from tianti.messages import tr
@@ -107,6 +107,7 @@ def tune(
             rows=settings.batch_rows,
             seed=settings.seed,
             shares=shares,
+            families=_families(config.tune, train),
             noise=config.tune.noise,
         ),
         make(kept, rows=VALIDATION_ROWS, seed=0),
@@ -121,7 +122,9 @@ def tune(
     return _metrics(trainer, device) | {
         "cut": encoder.cut,
         "unfit_entities": encoder.unfit,
-        "filled": float(held.lengths.sum() / places) if shares is None else None,
+        "filled": float(held.lengths.sum() / places)
+        if shares is None and not config.tune.augment
+        else None,
     }
 
 
@@ -134,7 +137,10 @@ def _begin_classifier(
     labels, words = config.form.labels, config.tune.words
     if config.tune.classifier == "words":
         assert words is not None
-        found = of_words(model.output_weight, tokenizer, words, labels)
+        assert config.base is not None
+        # The network that is tuned has no output layer any more.
+        weight = load_transformer(config.base).output_weight
+        found = of_words(weight, tokenizer, words, labels)
     else:
         found = of_examples(*states_of(model, examples), len(labels))
     model.classifier.weight.copy_(found)
@@ -171,21 +177,29 @@ def _shares(
     tune: TuneConfig, examples: list[Example], labels: Sequence[str], counts: Sequence[int]
 ) -> np.ndarray | None:
     """Gives how often each example is drawn in an epoch, so that an epoch stays as long."""
-    families = Counter(example.get("place") for example in examples if tune.augment)
-    if (tune.sampling, tune.group_sampling) == ("natural", "natural") and not families:
+    if (tune.sampling, tune.group_sampling) == ("natural", "natural"):
         return None
     power = {"natural": 0.0, "root": 0.5, "balanced": 1.0}
-    # An example and its copies are drawn as often as one without any.
-    shares = np.array([1 / max(families[example.get("place")], 1) for example in examples])
-    passes = shares.sum()
+    originals = [example for example in examples if COPY not in example]
+    shares = np.ones(len(examples))
     if tune.sampling != "natural":
         of_label = dict(zip(labels, counts, strict=True))
         counted = np.array([of_label[example["label"]] for example in examples])
         shares *= counted ** -power[tune.sampling]
     if tune.group_sampling != "natural":
-        of_group = Counter(example[GROUP] for example in examples)
+        of_group = Counter(example[GROUP] for example in originals)
         shares *= np.array([of_group[e[GROUP]] ** -power[tune.group_sampling] for e in examples])
-    return shares * passes / shares.sum()
+    # Of an example and its copies one is drawn: they count once.
+    once = np.array([COPY not in example for example in examples])
+    return shares * len(originals) / shares[once].sum()
+
+
+def _families(tune: TuneConfig, examples: list[Example]) -> np.ndarray | None:
+    """Gives a number for each example that its changed copies have too; None without any."""
+    if not tune.augment:
+        return None
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(e.get("place"), len(numbers)) for e in examples])
 
 
 @torch.no_grad()
