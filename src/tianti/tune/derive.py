@@ -312,11 +312,15 @@ def _steps(budget: Budget, step_tokens: int, total: int) -> int:
 
 
 def _rate(optimizer: str, scratch: bool, method: str, width: int) -> float:
-    """Gives the peak rate: of weights drawn anew as in pretraining, else a tenth or less."""
+    """Gives the peak rate: of weights drawn anew as in pretraining; of all weights of a base less,
+    and the less the wider it is, from 0.002 at a width of 160 (docs/experiments.md) to what is
+    usual at one of thousands."""
+    if not scratch and method == "full":
+        rate = 0.002 * min(1.0, (160 / width) ** 1.5)
+        return float(f"{rate * (3 if optimizer == 'muon' else 1):.2g}")
     base = 0.01 if optimizer == "muon" else 0.002
     if not scratch:
-        base = {"full": 0.0005, "head": 0.01}.get(method, 0.003)
-        base = base * (3 if optimizer == "muon" and method == "full" else 1)
+        base = {"head": 0.01}.get(method, 0.003)
     return float(f"{base * (256 / width) ** 0.5:.2g}")
 
 
