@@ -17,8 +17,9 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from tests.tune.conftest import carried_out, config_of, pairs, recipe, reviews, write
 from tianti import interruption
 from tianti.api import predict, run
+from tianti.exchange.huggingface import load_transformer
 from tianti.files import read_json
-from tianti.model.frozen import FrozenLinear
+from tianti.model.frozen import FrozenLinear, quantized
 from tianti.progress import SILENT
 from tianti.recipe import Recipe
 from tianti.runs.fingerprint import plain
@@ -69,6 +70,16 @@ def test_adapters_learn_beside_weights_in_few_bits(translated, tmp_path, kind):
     frozen = [m for m in build_network(call).model.modules() if isinstance(m, FrozenLinear)]
     assert len(frozen) == 4
     assert all(m.codes.dtype == (torch.int8 if kind == "int8" else torch.uint8) for m in frozen)
+    # They are those of the base, whether read so or, where adapters begin with them, made so.
+    whole = load_transformer(translated.path / "model")
+    for start in ("zero", "singular"):
+        call.tune.lora.start = start
+        model = build_network(call).model
+        for name, module in model.named_modules():
+            if isinstance(module, FrozenLinear):
+                codes, scales = quantized(whole.get_submodule(name).weight, kind)
+                same = torch.equal(module.codes, codes) and torch.equal(module.scales, scales)
+                assert same == (start == "zero")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "head"])

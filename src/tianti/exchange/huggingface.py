@@ -8,7 +8,7 @@ what it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,17 @@ def save_transformer(
     _write_weights(_to_huggingface(model), folder, shard_bytes)
 
 
-def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transformer:
+def load_transformer(
+    folder: Path,
+    device: torch.device | str = "cpu",
+    on_filled: Callable[[Transformer, str], None] = lambda model, name: None,
+) -> Transformer:
     """Reads a Transformer from a Hugging Face directory.
+
+    Args:
+        folder: which.
+        device: where it is to lie.
+        on_filled: told the name of each parameter once it is read; it may hold it otherwise.
 
     Raises:
         UserError: the folder is no model, or of a family not known here.
@@ -76,7 +85,7 @@ def load_transformer(folder: Path, device: torch.device | str = "cpu") -> Transf
         model = Transformer(config)
     with _open_weights(folder) as (files, path):
         model = model.to_empty(device=device)
-        _fill(model, files, path)
+        _fill(model, files, path, on_filled)
     return model
 
 
@@ -153,7 +162,12 @@ def _shards(path: Path) -> list[str]:
 
 
 @torch.no_grad()
-def _fill(model: Transformer, files: dict[str, Any], path: Path) -> None:
+def _fill(
+    model: Transformer,
+    files: dict[str, Any],
+    path: Path,
+    on_filled: Callable[[Transformer, str], None],
+) -> None:
     """Copies weights into a model built without memory, and recomputes its tables."""
     # Tables, and loads of experts, which are not kept.
     model.fill_buffers()
@@ -186,7 +200,9 @@ def _fill(model: Transformer, files: dict[str, Any], path: Path) -> None:
                 ),
                 where=path,
             )
-        ours[name].copy_(stacked)
+        # Not one name holds it any more than the network does.
+        ours.pop(name).copy_(stacked)
+        on_filled(model, name)
 
 
 def _full_name(name: str, expected: set[str]) -> str:

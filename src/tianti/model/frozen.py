@@ -112,11 +112,34 @@ class FrozenLinear(Linear):
 
 def freeze(model: Transformer, kind: Kind) -> None:
     """Holds the weights of products in layers that are not learnt in few bits."""
-    for name, module in list(model.named_modules()):
-        fits = isinstance(module, Linear) and not isinstance(module, FrozenLinear)
-        inside = name.startswith("layers.") and not name.endswith("router")
-        if fits and inside and not module.weight.requires_grad:
-            _replace(model, name, FrozenLinear(module, kind))
+    for name, parameter in list(model.named_parameters()):
+        if not parameter.requires_grad:
+            freeze_one(model, name, kind)
+
+
+def freeze_one(model: Transformer, name: str, kind: Kind) -> None:
+    """Holds one parameter in few bits, where it is the weight of a product in layers.
+
+    Args:
+        model: the network.
+        name: of the parameter.
+        kind: see `quantized`.
+    """
+    product, _, last = name.rpartition(".")
+    inside = name.startswith("layers.") and last == "weight" and not product.endswith("router")
+    module = model.get_submodule(product) if inside else None
+    if isinstance(module, Linear) and not isinstance(module, FrozenLinear):
+        _replace(model, product, FrozenLinear(module, kind))
+
+
+def take_frozen(model: Transformer, other: Transformer) -> set[str]:
+    """Gives a network the products that another holds in few bits; gives their weights' names."""
+    found = set()
+    for name, module in other.named_modules():
+        if isinstance(module, FrozenLinear):
+            _replace(model, name, module)
+            found.add(f"{name}.weight")
+    return found
 
 
 def thaw(model: Transformer) -> None:

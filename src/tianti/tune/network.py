@@ -15,12 +15,12 @@ from tianti.exchange.huggingface import load_transformer
 from tianti.exchange.peft import adapter_places
 from tianti.files import read_json
 from tianti.messages import tr
-from tianti.model.frozen import freeze
+from tianti.model.frozen import freeze, freeze_one, take_frozen
 from tianti.model.initialization import initialize, layer_of
 from tianti.model.lora import LoraConfig, attach
 from tianti.model.transformer import Transformer
 from tianti.model.vocabulary import extend_vocabulary
-from tianti.tune.config import FURTHER, TASK
+from tianti.tune.config import FURTHER, TASK, TuneConfig
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.form import Form
 
@@ -64,7 +64,7 @@ def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Net
         with torch.device("meta"):
             model = Transformer(config.model, dropout=config.settings.dropout)
         same_classes = _tells(config.base) == config.form.tells and config.tune.start != "random"
-        base = load_transformer(config.base)
+        base = _loaded(config.base, config.tune)
         if config.tune.more_tokens and tokenizer is not None:
             further = read_json(tokenizer / FURTHER)
             base = extend_vocabulary(base, further["pieces"], first=further["first"])
@@ -94,6 +94,15 @@ def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Net
     return Network(model, adapted)
 
 
+def _loaded(base: Path, tune: TuneConfig) -> Transformer:
+    """Gives the base; what is to be held in few bits is so as soon as it is read, so that the whole
+    is never there at once, unless adapters take from it what they begin with."""
+    kind = tune.quantize
+    if kind == "none" or tune.lora.start == "singular":
+        return load_transformer(base)
+    return load_transformer(base, on_filled=lambda model, name: freeze_one(model, name, kind))
+
+
 def _freeze_lowest(model: Transformer, count: int) -> None:
     if count >= model.config.depth:
         raise UserError(
@@ -109,11 +118,13 @@ def _freeze_lowest(model: Transformer, count: int) -> None:
 def _take(model: Transformer, base: Transformer, same_classes: bool) -> None:
     """Fills a network made without memory with the weights of another, which are not copied; its
     classifier where both tell the same, else with zeros, as any begins."""
-    theirs, ours = base.state_dict(), model.state_dict()
+    ours = set(model.state_dict())
+    frozen = take_frozen(model, base)
+    theirs = base.state_dict()
     taken = {name: held for name, held in theirs.items() if name in ours}
     if not same_classes:
         taken = {n: held for n, held in taken.items() if not n.startswith("classifier.")}
-    missing = {name for name in ours if not name.startswith("classifier.")} - set(taken)
+    missing = {n for n in ours if not n.startswith("classifier.")} - set(taken) - frozen
     if missing:
         raise ValueError(f"the base lacks {sorted(missing)[:3]}")
     model.load_state_dict(taken, strict=False, assign=True)
