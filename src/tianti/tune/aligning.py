@@ -13,8 +13,8 @@ from tianti.model.transformer import Transformer
 from tianti.objective.causal import Rows
 from tianti.objective.contrast import alignment
 from tianti.train.config import TrainSettings
-from tianti.train.objective import Steering
 from tianti.tune.preferring import ends_in_pairs
+from tianti.tune.steering import STEERINGS
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AlignObjective:
         settings: of training.
     """
 
-    steering = Steering("loss", "val loss")
+    steering = STEERINGS["loss"]
 
     def __init__(self, model: Transformer, settings: TrainSettings):
         self.model, self._precision = model, settings.precision

@@ -19,9 +19,9 @@ from tianti.tokens.tokenizer import Tokenizer
 from tianti.tune.config import READ
 from tianti.tune.examples import ANSWERS, Example, named
 from tianti.tune.form import Form
+from tianti.tune.tags import Span
 
 Encoded = tuple[list[int], list[int]]
-Span = tuple[int, int]
 
 
 @dataclass

@@ -25,20 +25,13 @@ from tianti.objective.contrast import class_contrast
 from tianti.objective.linear_cross_entropy import IGNORED
 from tianti.train.config import TrainSettings
 from tianti.train.loss import TrainLoss
-from tianti.train.objective import Objective, Steering
+from tianti.train.objective import Objective
 from tianti.tune.aligning import AlignObjective
 from tianti.tune.config import TuneConfig
 from tianti.tune.form import Form
 from tianti.tune.preferring import PreferenceObjective, RewardObjective
+from tianti.tune.steering import STEERINGS
 from tianti.tune.tags import likeliest, spans_of
-
-_STEERINGS = {
-    "loss": Steering("loss", "val loss"),
-    "accuracy": Steering("accuracy", "val acc", more_is_better=True),
-    "macro_f1": Steering("macro_f1", "val F1", more_is_better=True),
-    "micro_f1": Steering("micro_f1", "val F1", more_is_better=True),
-    "span_f1": Steering("span_f1", "val F1", more_is_better=True),
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class ClassObjective:
     ):
         self.model, self._precision, self._form = model, settings.precision, form
         usual = {"classify": "macro_f1", "tag": "span_f1"}.get(form.task, "loss")
-        self.steering = _STEERINGS[usual if tune.steer == "auto" else tune.steer]
+        self.steering = STEERINGS[usual if tune.steer == "auto" else tune.steer]
         self._smoothing, self._focus = settings.label_smoothing, tune.focus
         self._r_drop, self._contrast = tune.r_drop, tune.contrast
         device = model.device
@@ -207,7 +200,7 @@ class ClassObjective:
 class WritingObjective(TrainLoss):
     """Text that is to be written: the loss of its tokens alone."""
 
-    steering = _STEERINGS["loss"]
+    steering = STEERINGS["loss"]
 
     def __init__(self, model: Transformer, settings: TrainSettings):
         super().__init__(model, settings)

@@ -25,13 +25,8 @@ from tianti.objective.preference import (
     simpo_loss,
 )
 from tianti.train.config import TrainSettings
-from tianti.train.objective import Steering
 from tianti.tune.config import TuneConfig
-
-STEERINGS = {
-    "loss": Steering("loss", "val loss"),
-    "accuracy": Steering("accuracy", "val acc", more_is_better=True),
-}
+from tianti.tune.steering import STEERINGS
 
 
 @dataclass(frozen=True)
