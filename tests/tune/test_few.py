@@ -123,6 +123,21 @@ def test_the_classifier_begins_with_the_output_layer_of_the_base(base, tmp_path,
     torch.testing.assert_close(score, model.output_weight[ids].detach())
 
 
+def test_words_may_be_further_tokens(base, tmp_path):
+    def praised(count, seed):
+        return [row | {"text": f"{row['text']} 天气 天气"} for row in reviews(count, seed)]
+
+    found = carried_out(
+        *("classify", tmp_path, praised),
+        base=str(base.path),
+        pattern=PATTERN,
+        words={"pos": " 天气", "neg": " bad"},
+        more_tokens=8,
+        steps=2,
+    )
+    assert len(Tokenizer.load(found.path / "model").encode(" 天气")) < 4
+
+
 def test_words_of_a_base_that_tells_classes_are_refused(classified, tmp_path):
     with pytest.raises(UserError, match="no output layer"):
         carried_out(
@@ -380,6 +395,23 @@ def test_texts_that_mean_the_same_are_found(tmp_path):
     tokenizer = Tokenizer.load(found.path / "model")
     patterned = Encoder(Form("classify", 64, ("a", "b"), pattern="{text} two"), tokenizer)
     assert patterned.told({"text": "one"}) == [tokenizer.begin, *tokenizer.encode("one two")]
+    # transformers, given the text in the pattern, reads the same and finds the same.
+    (tmp_path / "patterned").mkdir()
+    told = carried_out(
+        *("classify", tmp_path / "patterned", reviews),
+        base=str(found.path),
+        pattern=PATTERN,
+        steps=4,
+    )
+    theirs = transformers.AutoTokenizer.from_pretrained(told.path / "model")
+    theirs = theirs(PATTERN.format(text="film great"), return_tensors="pt")["input_ids"]
+    ours = Encoder(Form("classify", 64, ("a", "b"), pattern=PATTERN), tokenizer)
+    assert theirs[0].tolist() == ours.told({"text": "film great"})
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(told.path / "model")
+    with torch.no_grad():
+        chances = model.eval()(theirs).logits[0].softmax(0).tolist()
+    (one,) = predict(told.path, write(tmp_path / "one.jsonl", [{"text": "film great"}]))
+    assert [one["scores"][name] for name in ("neg", "pos")] == pytest.approx(chances, abs=1e-5)
     # It is a base for classes, whose texts end as its own do.
     (tmp_path / "next").mkdir()
     both = carried_out("classify", tmp_path / "next", reviews, base=str(found.path), steps=4)

@@ -32,10 +32,12 @@ class Network:
     Args:
         model: it; what is frozen needs no gradient.
         adapted: it has adapters.
+        writes: the base's output layer, `(vocabulary, width)`, where a classifier begins with it.
     """
 
     model: Transformer
     adapted: bool
+    writes: Tensor | None = None
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -56,7 +58,7 @@ def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Net
         UserError: the base is no model, or a target of adapters is not there.
         Damaged: a file of the base is torn, or does not fit.
     """
-    seed = config.settings.seed
+    seed, writes = config.settings.seed, None
     if config.base is None:
         model = Transformer(config.model, dropout=config.settings.dropout)
         initialize(model, seed)
@@ -69,6 +71,9 @@ def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Net
             further = read_json(tokenizer / FURTHER)
             base = extend_vocabulary(base, further["pieces"], first=further["first"])
         _take(model, base, same_classes)
+        if config.tune.classifier == "words":
+            # A network that tells classes has none any more.
+            writes = base.output_weight.detach()
     method, lora = config.tune.method, config.tune.lora
     adapted = method in ("lora", "dora")
     if adapted:
@@ -91,7 +96,7 @@ def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Net
     if model.classifier is not None:
         for parameter in model.classifier.parameters():
             parameter.requires_grad_(True)
-    return Network(model, adapted)
+    return Network(model, adapted, writes)
 
 
 def _loaded(base: Path, tune: TuneConfig) -> Transformer:

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from tianti.device import choose_device
-from tianti.exchange.huggingface import load_transformer, save_transformer
+from tianti.exchange.huggingface import save_transformer
 from tianti.exchange.peft import save_adapters
 from tianti.files import read_json, write_json
 from tianti.messages import tr
 from tianti.model.frozen import thaw
 from tianti.model.lora import merge
-from tianti.model.transformer import Transformer
 from tianti.objective.classify import class_weights
 from tianti.progress import SILENT, Display
 from tianti.tokens.examples import Examples, ExampleStream
@@ -35,7 +34,7 @@ from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, counts_of
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.form import Form
-from tianti.tune.network import build_network
+from tianti.tune.network import Network, build_network
 from tianti.tune.objectives import objective_of
 from tianti.tune.predictor import Predictor
 from tianti.tune.preferring import PreferenceObjective
@@ -115,7 +114,7 @@ def tune(
     )
     begin = None
     if config.tune.classifier != "random":
-        begin = partial(_begin_classifier, config, model, tokenizer, make(held, rows=1, seed=0))
+        begin = partial(_begin_classifier, config, network, tokenizer, make(held, rows=1, seed=0))
     trainer = Trainer(model, settings, data, out, display, begin, objective=objective)
     trainer.fit()
     places = data.train.epoch_tokens
@@ -130,20 +129,17 @@ def tune(
 
 @torch.no_grad()
 def _begin_classifier(
-    config: TuneStageConfig, model: Transformer, tokenizer: Tokenizer, examples: ExampleStream
+    config: TuneStageConfig, network: Network, tokenizer: Tokenizer, examples: ExampleStream
 ) -> None:
     """Fills the classifier with what it begins with; see `tianti.tune.classifier`."""
-    assert model.classifier is not None
+    assert network.model.classifier is not None
     labels, words = config.form.labels, config.tune.words
-    if config.tune.classifier == "words":
+    if network.writes is not None:
         assert words is not None
-        assert config.base is not None
-        # The network that is tuned has no output layer any more.
-        weight = load_transformer(config.base).output_weight
-        found = of_words(weight, tokenizer, words, labels)
+        found = of_words(network.writes, tokenizer, words, labels)
     else:
-        found = of_examples(*states_of(model, examples), len(labels))
-    model.classifier.weight.copy_(found)
+        found = of_examples(*states_of(network.model, examples), len(labels))
+    network.model.classifier.weight.copy_(found)
 
 
 def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:

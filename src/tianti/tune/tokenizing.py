@@ -66,7 +66,7 @@ def prepare_tokenizer(
         if tune.more_tokens:
             tokenizer = _grown(tokenizer, examples, tune.more_tokens, out, display)
     marked = tune.task in READ and tune.task != "lm"
-    if marked and tokenizer.inner.post_processor is None and tokenizer.is_own:
+    if marked and tokenizer.is_own and _may_be_marked(tokenizer):
         _mark_ends(tokenizer, tune)
         write_text(out / "tokenizer.json", tokenizer.inner.to_str(pretty=False))
     template = choose_template(tune, base, tokenizer)
@@ -108,6 +108,12 @@ def _grown(
 def _counted(text: str, task: Any) -> str:
     task.advance(1)
     return text
+
+
+def _may_be_marked(tokenizer: Tokenizer) -> bool:
+    """Tells whether nothing is put around texts yet, or what an earlier tuning had put there."""
+    there = tokenizer.inner.post_processor
+    return there is None or isinstance(there, processors.TemplateProcessing)
 
 
 def _mark_ends(tokenizer: Tokenizer, tune: TuneConfig) -> None:
