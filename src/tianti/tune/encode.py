@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from tianti.errors import UserError
 from tianti.messages import tr
+from tianti.progress import Display
 from tianti.tokens.chat import ChatEncoder, ChatTemplate, Message
 from tianti.tokens.examples import IGNORED, Examples
 from tianti.tokens.tokenizer import Tokenizer
@@ -91,6 +92,24 @@ class Encoder:
                 targets.append([(example["label"] - self.form.center) / self.form.spread])
         held = np.array(targets, dtype=np.float32) if targets else None
         return Examples.of(rows, weights, self.form.texts, held)
+
+    def tell_cut(self, display: Display, examples: int) -> None:
+        """Tells how many examples were cut, if any were.
+
+        Args:
+            display: shows it.
+            examples: how many there were.
+        """
+        if self.cut:
+            display.say(
+                tr(
+                    "{count} of {all} examples were longer than {context} tokens, and cut",
+                    count=self.cut,
+                    all=examples,
+                    context=self.form.context,
+                ),
+                "yellow",
+            )
 
     def _encoded(
         self, example: Example, class_weights: Sequence[float] | None

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from tianti.errors import UserError
 from tianti.files import write_text
-from tianti.messages import tr
 from tianti.progress import SILENT, Display
 from tianti.tune.config import TuneConfig
 from tianti.tune.examples import WANTED, read_examples
@@ -62,16 +61,7 @@ def predict(
             max_tokens=max_tokens or reading.max_tokens,
             on_progress=task.advance,
         )
-    if predictor.encoder.cut:
-        display.say(
-            tr(
-                "{count} of {all} examples were longer than {context} tokens, and cut",
-                count=predictor.encoder.cut,
-                all=len(examples),
-                context=predictor.form.context,
-            ),
-            "yellow",
-        )
+    predictor.encoder.tell_cut(display, len(examples))
     told = [
         {"line": int(example["place"].rpartition(":")[2]), **one}
         for example, one in zip(examples, found, strict=True)

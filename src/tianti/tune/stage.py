@@ -17,7 +17,6 @@ from tianti.device import choose_device
 from tianti.exchange.huggingface import save_transformer
 from tianti.exchange.peft import save_adapters
 from tianti.files import read_json, write_json
-from tianti.messages import tr
 from tianti.model.frozen import thaw
 from tianti.model.lora import merge
 from tianti.objective.classify import class_weights
@@ -81,16 +80,7 @@ def tune(
     counts = counts_of(originals, config.form.labels) if config.tune.task == "classify" else []
     weights = _class_weights(config.tune, counts)
     held, kept = encoder.examples(train, weights), encoder.examples(validation)
-    if encoder.cut:
-        display.say(
-            tr(
-                "{count} of {all} examples were longer than {context} tokens, and cut",
-                count=encoder.cut,
-                all=len(train) + len(validation),
-                context=config.form.context,
-            ),
-            "yellow",
-        )
+    encoder.tell_cut(display, len(train) + len(validation))
     write_json(out / SHOWN, shown_tokens(held, config.form, tokenizer))
     shares = _shares(config.tune, train, config.form.labels, counts)
     make = partial(ExampleStream, context=config.form.row, pad=tokenizer.padding)
@@ -100,30 +90,27 @@ def tune(
             with_reference(objective, examples, make(examples, rows=1, seed=0), display)
             for examples in (held, kept)
         )
-    data = TrainData(
-        make(
-            held,
-            rows=settings.batch_rows,
-            seed=settings.seed,
-            shares=shares,
-            families=_families(config.tune, train),
-            noise=config.tune.noise,
-        ),
-        make(kept, rows=VALIDATION_ROWS, seed=0),
-        most_validation=float("inf"),
+    drawn = make(
+        held,
+        rows=settings.batch_rows,
+        seed=settings.seed,
+        shares=shares,
+        families=_families(config.tune, train),
+        noise=config.tune.noise,
     )
+    measured = make(kept, rows=VALIDATION_ROWS, seed=0)
+    data = TrainData(drawn, measured, most_validation=float("inf"))
     begin = None
     if config.tune.classifier != "random":
         begin = partial(_begin_classifier, config, network, tokenizer, make(held, rows=1, seed=0))
     trainer = Trainer(model, settings, data, out, display, begin, objective=objective)
     trainer.fit()
-    places = data.train.epoch_tokens
+    # Where some are drawn more often than others it hangs on the draw.
+    whole = shares is None and not config.tune.augment
     return _metrics(trainer, device) | {
         "cut": encoder.cut,
         "unfit_entities": encoder.unfit,
-        "filled": float(held.lengths.sum() / places)
-        if shares is None and not config.tune.augment
-        else None,
+        "filled": float(held.lengths.sum() / drawn.epoch_tokens) if whole else None,
     }
 
 
