@@ -15,11 +15,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from sections import put
+from sections import Cells, put
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "benchmarks" / "tables" / "cross_lingual.json"
@@ -157,18 +158,14 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
-    cells = json.loads(options.table.read_text("utf-8")) if options.table.is_file() else {}
+    cells = Cells(options.table)
     if not options.page_only:
         bases = {"base": options.base, "aligned": align(options.base, options.aligned)}
         for seed in range(SEEDS):
             for way in options.ways:
-                key = f"{way}/{seed}"
-                if key not in cells:
-                    cells[key] = accuracies(way, bases, seed)
-                    print(key, cells[key], flush=True)
-                    options.table.write_text(json.dumps(cells, indent=1) + "\n", "utf-8")
+                cells.measure(f"{way}/{seed}", partial(accuracies, way, bases, seed))
     if options.table == TABLE:
-        write_page(cells)
+        write_page(cells.held)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ import math
 import os
 import random
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sections import put, with_interval
+from sections import Cells, put, with_interval
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "benchmarks" / "tables" / "few_shot.json"
@@ -83,7 +84,7 @@ HEAD = """
 Accuracy in percent with k examples of each class to learn from and as many to steer by: mean of
 five draws with its 95 % interval by Student's t. The base is `recipes/base-en-zh.yaml`
 ({parameters} weights, {tokens} tokens of books, encyclopedia and articles); the test
-{tests}. Made by `python benchmarks/few_shot.py`.
+is each set's own, or an even sample of {most} at most. Made by `python benchmarks/few_shot.py`.
 """
 
 
@@ -161,13 +162,12 @@ def accuracy(task: dict[str, Any], base: Path, method: str, count: int, seed: in
         return done.results["evaluate"]["figures"]["accuracy"]["value"]
 
 
-def write_page(table: dict[str, Any]) -> None:
+def write_page(cells: dict[str, Any]) -> None:
     """Writes the part about few examples anew."""
-    cells = table["cells"]
     text = HEAD.format(
-        parameters=f"{table['base']['parameters'] / 1e6:.1f} M",
-        tokens=f"{table['base']['tokens'] / 1e6:.0f} M",
-        tests=f"sets are their own, of tnews an even sample of {TEST_EXAMPLES:,} or fewer",
+        parameters=f"{cells['base']['parameters'] / 1e6:.1f} M",
+        tokens=f"{cells['base']['tokens'] / 1e6:.0f} M",
+        most=f"{TEST_EXAMPLES:,}",
     )
     for task in TASKS:
         there = [key.split("/") for key in cells if key.startswith(f"{task}/")]
@@ -200,26 +200,22 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
-    table = json.loads(options.table.read_text("utf-8")) if options.table.is_file() else {}
-    cells = table.setdefault("cells", {})
+    cells = Cells(options.table)
     if not options.page_only:
-        results = json.loads((options.base / "results.json").read_text("utf-8"))
-        trained = results["train"]
-        table["base"] = {"parameters": trained["parameters"], "tokens": trained["tokens"]}
+        trained = json.loads((options.base / "results.json").read_text("utf-8"))["train"]
+        cells.measure("base", lambda: {name: trained[name] for name in ("parameters", "tokens")})
         for count in options.counts:
             for seed in range(SEEDS):
                 for name in options.tasks:
                     for method in options.methods:
-                        key = f"{name}/{method}/{count}/{seed}"
                         # What is shown of fifteen classes does not fit the context.
                         long = (name, method) == ("tnews", "in context")
-                        if key in cells or long or count not in ONLY_FOR.get(method, (count,)):
-                            continue
-                        cells[key] = accuracy(TASKS[name], options.base, method, count, seed)
-                        print(key, cells[key], flush=True)
-                        options.table.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+                        if not long and count in ONLY_FOR.get(method, (count,)):
+                            told = (TASKS[name], options.base, method, count, seed)
+                            key = f"{name}/{method}/{count}/{seed}"
+                            cells.measure(key, partial(accuracy, *told))
     if options.table == TABLE:
-        write_page(table)
+        write_page(cells.held)
 
 
 if __name__ == "__main__":

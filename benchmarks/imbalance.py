@@ -11,10 +11,11 @@ import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sections import put
+from sections import Cells, put
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "benchmarks" / "tables" / "imbalance.json"
@@ -77,17 +78,13 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
-    cells = json.loads(options.table.read_text("utf-8")) if options.table.is_file() else {}
+    cells = Cells(options.table)
     if not options.page_only:
         for remedy in REMEDIES:
             for task in options.tasks or SMALLER:
-                key = f"{task}/{remedy}"
-                if key not in cells:
-                    cells[key] = tuned(task, remedy)
-                    print(key, cells[key], flush=True)
-                    options.table.write_text(json.dumps(cells, indent=1) + "\n", "utf-8")
+                cells.measure(f"{task}/{remedy}", partial(tuned, task, remedy))
     if options.table == TABLE:
-        write_page(cells)
+        write_page(cells.held)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 # Student's t for two-sided 95 %, by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+
+
+class Cells:
+    """Figures in a file, each measured once: a measuring that is cut off goes on where it was.
+
+    Args:
+        path: JSON file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.held: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+    def measure(self, key: str, make: Callable[[], Any]) -> None:
+        """Measures what is not there yet, and tells and keeps it."""
+        if key not in self.held:
+            self.held[key] = make()
+            print(key, self.held[key], flush=True)
+            self._path.write_text(json.dumps(self.held, indent=1) + "\n", "utf-8")
 
 
 def put(page: Path, title: str, text: str) -> None:
