@@ -386,7 +386,8 @@ def _mistake(problem: Any, lines: dict[tuple, int], overrides: set[str]) -> Mist
         guess = difflib.get_close_matches(value, re.findall(r"'([^']*)'", message), n=1)
         if guess:
             message = tr("{message}; did you mean {name!r}?", message=message, name=guess[0])
-    if kind == "value_error" and repr(value) in message:
+    # Of settings that do not fit each other it is no one value that is wrong.
+    if kind == "value_error" and (isinstance(value, dict) or repr(value) in message):
         return Mistake(path, message, line)
     shown = repr(value) if not isinstance(value, dict | list) else type(value).__name__
     return Mistake(path, tr("{value} is wrong: {message}", value=shown, message=message), line)

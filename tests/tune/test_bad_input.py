@@ -200,6 +200,13 @@ def test_recipes(change, words):
         Recipe.parse(yaml.safe_dump({"name": "x"} | change))
 
 
+def test_settings_that_do_not_fit_each_other_are_told_without_their_kind_in_python():
+    with pytest.raises(RecipeError) as error:
+        Recipe.parse("name: x\ntune: {task: lm, train: x, several: true}")
+    assert "several is for classify alone" in str(error.value)
+    assert "dict" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("base", "words"), [("nowhere", "no config.json"), (".", "no config.json")]
 )

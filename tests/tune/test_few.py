@@ -14,12 +14,13 @@ from sklearn.covariance import OAS, oas
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from tests.tune.conftest import carried_out, config_of, pairs, recipe, reviews, write
-from tianti.api import predict
+from tianti.api import predict, run
 from tianti.errors import UserError
 from tianti.exchange.huggingface import load_transformer, save_transformer
 from tianti.files import read_json
 from tianti.model.transformer import Transformer
 from tianti.objective.contrast import class_contrast
+from tianti.progress import SILENT
 from tianti.tokens.examples import ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.optimizer import Optimizers
@@ -93,7 +94,7 @@ def test_words_score_as_the_output_layer_does(base):
     several = scores[:, tokenizer.encode(" bad film")].mean(dim=1)
     torch.testing.assert_close(hidden @ found.T, torch.stack([several, one], dim=1))
     with pytest.raises(UserError, match="neg"):
-        of_words(model.output_weight, tokenizer, {"pos": " good"}, ["neg", "pos"])
+        of_words(model.output_weight, tokenizer, {"pos": " good", "neg": ""}, ["neg", "pos"])
     with pytest.raises(UserError, match="one word"):
         of_words(model.output_weight, tokenizer, {"pos": " x", "neg": " x"}, ["neg", "pos"])
 
@@ -136,6 +137,20 @@ def test_words_may_be_further_tokens(base, tmp_path):
         steps=2,
     )
     assert len(Tokenizer.load(found.path / "model").encode(" 天气")) < 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [({"pos": " good"}, "'neg' is called by no word"), (WORDS | {"x": " y"}, "'x' is none of")],
+)
+def test_words_are_those_of_the_classes(base, tmp_path, words, said):
+    made = recipe(
+        *("classify", tmp_path, reviews), base=str(base.path), pattern=PATTERN, words=words
+    )
+    with pytest.raises(UserError, match=said) as error:
+        run(made, tmp_path / "run", display=SILENT)
+    assert error.value.where == "tune.words"
+    assert not (tmp_path / "run" / "train").exists()
 
 
 def test_words_of_a_base_that_tells_classes_are_refused(classified, tmp_path):

@@ -34,11 +34,11 @@ def of_words(
         `(classes, width)`.
 
     Raises:
-        UserError: a class has no name, or two have the same.
+        UserError: a name is empty, or two classes have the same.
     """
     rows = []
     for label in labels:
-        ids = tokenizer.encode(words[label]) if label in words else []
+        ids = tokenizer.encode(words[label])
         if not ids:
             raise UserError(
                 tr("the class {name!r} is called by no word", name=label), where="tune.words"

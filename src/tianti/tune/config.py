@@ -322,7 +322,13 @@ class TuneConfig(BaseModel):
             names = [name for _, name, *_ in string.Formatter().parse(self.pattern)]
             self.pattern.format(text="", pair="")
         except (ValueError, KeyError, IndexError, AttributeError) as error:
-            raise ValueError(tr("the pattern cannot be filled ({reason})", reason=error)) from None
+            raise ValueError(
+                tr(
+                    "the pattern cannot be filled ({reason}): {{text}} and {{pair}} stand for"
+                    " texts, {{{{ for a brace",
+                    reason=error,
+                )
+            ) from None
         if names.count("text") != 1:
             raise ValueError(tr("the pattern has {{text}} once"))
         return self

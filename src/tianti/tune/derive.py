@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,27 @@ def derive_tuning(
         numbers.get("deviation", 1.0),
         tune.pattern,
     )
+    if tune.words is not None:
+        _check_words(tune.words, form.labels)
     form = replace(form, context=_context(tune, given, form, tokenizer, reasons))
     config = _network(tune, given, model, form, tokenizer, reasons)
     settings = _settings(tune, base, train, seed, config, form.row, examples, tokenizer, reasons)
     return TuneDerivation(config, form, settings, reasons.rows)
+
+
+def _check_words(words: Mapping[str, str], labels: Sequence[str]) -> None:
+    for label in labels:
+        if label not in words:
+            raise UserError(
+                tr("the class {name!r} is called by no word", name=label), where="tune.words"
+            )
+    for name in words:
+        if name not in labels:
+            raise UserError(
+                tr("the class {name!r} is none of those of training", name=name),
+                where="tune.words",
+                remedy=tr("Known: {names}", names=", ".join(labels[:20])),
+            )
 
 
 def _context(
