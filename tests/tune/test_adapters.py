@@ -11,7 +11,8 @@ from tianti.exchange.huggingface import load_transformer
 from tianti.files import read_json
 from tianti.model.frozen import FrozenLinear, quantized
 from tianti.recipe import Recipe
-from tianti.tune.network import build_network
+from tianti.tune.config import TuneConfig
+from tianti.tune.network import _loaded, build_network
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -99,3 +100,10 @@ def test_adapters_learn_what_peft_loads(translated, tmp_path, method):
 
 def _best(found):
     return read_json(found.path / "train" / "best.json")["checkpoint"]
+
+
+@pytest.mark.parametrize(("start", "held"), [("zero", 4), ("singular", 0)])
+def test_weights_are_held_in_few_bits_as_soon_as_they_are_read(translated, start, held):
+    tune = TuneConfig(task="lm", train="x", method="lora", quantize="nf4", lora={"start": start})
+    read = _loaded(translated.path / "model", tune)
+    assert sum(isinstance(module, FrozenLinear) for module in read.modules()) == held

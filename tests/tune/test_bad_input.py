@@ -144,13 +144,24 @@ def test_all_of_one_class(tmp_path):
         run(made, tmp_path / "run", display=SILENT, until="examples")
 
 
-def test_long_examples_are_cut_and_counted(tmp_path):
+def test_long_examples_are_cut_and_counted(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(SILENT, "say", lambda text="", style=None: said.append(text))
+
     def long(count, seed):
         return [{"text": f"{row['text']} " * 40, "label": row["label"]} for row in reviews(count)]
 
     found = run(recipe("classify", tmp_path, long, steps=4), tmp_path / "run", display=SILENT)
     assert found.results["train"]["cut"] == 120
     assert found.results["evaluate"]["cut"] == 30
+    # That is said in training, and of what is predicted.
+    assert [text for text in said if "longer than" in text] == [
+        "120 of 120 examples were longer than 64 tokens, and cut"
+    ]
+    said.clear()
+    more = write(tmp_path / "more.jsonl", [{"text": "film " * 400}, {"text": "film"}])
+    predict(found.path, more, display=SILENT)
+    assert said == ["1 of 2 examples were longer than 64 tokens, and cut"]
 
 
 def test_of_a_long_question_the_answer_is_kept_whole(tmp_path):
