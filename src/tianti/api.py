@@ -356,6 +356,7 @@ def predict(
     *,
     columns: dict[str, str] | None = None,
     max_tokens: int | None = None,
+    beams: int | None = None,
     device: str = "auto",
     display: Display | None = None,
 ) -> list[dict[str, Any]]:
@@ -367,6 +368,7 @@ def predict(
         out: JSONL file to write; none when not given.
         columns: what columns are called, where that is not as in training.
         max_tokens: most tokens written for an example.
+        beams: beginnings that a search for text goes on with.
         device: where it computes.
         display: shows progress on stderr; by default it does.
 
@@ -383,6 +385,7 @@ def predict(
         device=choose_device(device),
         columns=columns,
         max_tokens=max_tokens,
+        beams=beams,
         display=display or Display(),
     )
 

@@ -272,7 +272,10 @@ def test_another_family_with_its_tokenizer_and_template(llama, tmp_path):
     assert (model / "tokenizer.json").read_bytes() == (llama / "tokenizer.json").read_bytes()
     assert read_json(model / "config.json")["architectures"] == ["LlamaForCausalLM"]
     source = write(tmp_path / "asked.jsonl", [{"source": "two one"}, {"source": "红 three"}])
-    told = [one["text"] for one in predict(found.path, source, device="cpu", display=SILENT)]
+    told, greedy = (
+        [one["text"] for one in predict(found.path, source, beams=n, device="cpu", display=SILENT)]
+        for n in (None, 1)
+    )
     theirs = transformers.AutoModelForCausalLM.from_pretrained(model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     for text, said in zip(["two one", "红 three"], told, strict=True):
@@ -281,9 +284,13 @@ def test_another_family_with_its_tokenizer_and_template(llama, tmp_path):
         )
         # No second begin of text before the template's.
         assert asked["input_ids"][0].tolist().count(1) == 1
-        made = theirs.generate(**asked, max_new_tokens=30, do_sample=False)
+        made = theirs.generate(**asked, max_new_tokens=30, do_sample=False, num_beams=4)
         answer = made[0, asked["input_ids"].shape[1] :]
         assert tokenizer.decode(answer, skip_special_tokens=True).strip() == said
+        # One beginning alone is what there is without a search.
+        plain = theirs.generate(**asked, max_new_tokens=30, do_sample=False)
+        answer = plain[0, asked["input_ids"].shape[1] :]
+        assert tokenizer.decode(answer, skip_special_tokens=True).strip() == greedy.pop(0)
     assert found.results["evaluate"]["figures"]["bleu"]["value"] > 40
 
 
@@ -439,6 +446,7 @@ def test_rare_classes_are_drawn_more_often(sampling, ratio):
         ({"examples_per_class": 9}, ["examples"]),
         ({"columns": {"text": "text"}}, ["examples", "model", "test"]),
         ({"max_tokens": 7}, ["evaluate", "model"]),
+        ({"beams": 3}, ["evaluate", "model"]),
         ({"test_examples": 7}, ["evaluate"]),
         # What changes nothing.
         ({"lora": {"rank": 3}}, []),

@@ -28,6 +28,10 @@ def predict_command(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help=tr("Most tokens written for an example."))
     ] = None,
+    beams: Annotated[
+        int | None,
+        typer.Option(min=1, help=tr("Beginnings that a search for text goes on with.")),
+    ] = None,
     device: Annotated[str, typer.Option(help=tr("auto, cpu, cuda or cuda:N."))] = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +50,14 @@ def predict_command(
             )
         columns = dict(one.split("=", 1) for one in column)
     found = predict(
-        model, source, out, columns=columns, max_tokens=max_tokens, device=device, display=Display()
+        model,
+        source,
+        out,
+        columns=columns,
+        max_tokens=max_tokens,
+        beams=beams,
+        device=device,
+        display=Display(),
     )
     if as_json:
         print_json({"examples": len(found), "out": None if out is None else str(out)})

@@ -50,18 +50,10 @@ def generate_texts(
         else [list(ids) for ids in starts]
     )
     context = model.config.context
-    if begun and (longest := max(map(len, begun))) >= context:
-        raise UserError(
-            tr(
-                "the prompt has {tokens} tokens, the model's context is {context}",
-                tokens=longest,
-                context=context,
-            ),
-            remedy=tr("Shorten the prompt"),
-        )
+    check_fit(begun, context)
     made: dict[int, Generated] = {}
     held = HELD_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
-    for group in _alike(begun, sampling.max_tokens, held):
+    for group in alike(begun, sampling.max_tokens, held):
         texts = [GrowingText(tokenizer, sampling.stop) for _ in group]
         _decode(model, [begun[n] for n in group], texts, sampling, frozenset(ends or (end,)))
         for number, text in zip(group, texts, strict=True):
@@ -71,7 +63,24 @@ def generate_texts(
     return [made[number] for number in range(len(prompts))]
 
 
-def _alike(starts: list[list[int]], new: int, held: int) -> Iterator[list[int]]:
+def check_fit(starts: Sequence[Sequence[int]], context: int) -> None:
+    """Tells whether prompts leave room in the context.
+
+    Raises:
+        UserError: one alone fills it.
+    """
+    if starts and (longest := max(map(len, starts))) >= context:
+        raise UserError(
+            tr(
+                "the prompt has {tokens} tokens, the model's context is {context}",
+                tokens=longest,
+                context=context,
+            ),
+            remedy=tr("Shorten the prompt"),
+        )
+
+
+def alike(starts: list[list[int]], new: int, held: int) -> Iterator[list[int]]:
     """Gives the numbers of prompts of about one length together."""
     order = sorted(range(len(starts)), key=lambda number: len(starts[number]), reverse=True)
     while order:
@@ -94,7 +103,7 @@ def _decode(
     pads = torch.tensor([longest - len(ids) for ids in starts], device=device)
     pad = min(ends)
     rows = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in starts], device=device)
-    hidden = _prefill(model, rows, pads, cache)
+    hidden = prefill(model, rows, pads, cache)
     seen = [torch.tensor(ids, device=device) for ids in starts]
     generators = [torch.Generator().manual_seed(sampling.seed) for _ in starts]
     alive = list(range(len(starts)))
@@ -127,7 +136,7 @@ def _decode(
         )
 
 
-def _prefill(model: Transformer, rows: Tensor, pads: Tensor, cache: KeyValueCache) -> Tensor:
+def prefill(model: Transformer, rows: Tensor, pads: Tensor, cache: KeyValueCache) -> Tensor:
     """Gives the last hidden state of prompts that padding moves to a common end."""
     places = torch.arange(rows.shape[1], device=rows.device)
     looks = (places[:, None] >= places) & (places >= pads[:, None, None])

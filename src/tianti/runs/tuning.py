@@ -25,7 +25,7 @@ _BASE_FILES = ("*.safetensors", "*.json", "*.jinja")
 _READING = {"task", "columns", "labels", "several", "examples_per_class", "augment"}
 _FILES = {"train", "validation", "test"}
 _ENCODING = {"task", "several", "template", "pattern", "more_tokens"}
-_JUDGING = {"test_examples", "max_tokens"}
+_JUDGING = {"test_examples", "max_tokens", "beams"}
 
 
 def base_of(recipe: Recipe) -> Path | None:
@@ -100,7 +100,7 @@ def _used(tune: TuneConfig, stage: str) -> dict[str, Any]:
     if tune.method not in ("lora", "dora"):
         left_out |= {"lora"}
     if stage == "model":
-        left_out -= {"columns", "max_tokens", "thresholds"}
+        left_out -= {"columns", "max_tokens", "beams", "thresholds"}
     return tune.model_dump(mode="json", exclude=left_out)
 
 

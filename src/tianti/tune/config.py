@@ -259,6 +259,11 @@ class TuneConfig(BaseModel):
         None, gt=0, description="Most test examples that text is written for; all when not given."
     )
     max_tokens: Count = Field(256, gt=0, description="Most tokens written for an example.")
+    beams: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="Beginnings that beam search goes on with; 1 takes the likeliest token each"
+        " time. 4 for translations when not given, 1 otherwise.",
+    )
 
     @model_validator(mode="after")
     def _is_of_the_task(self) -> TuneConfig:
@@ -344,6 +349,11 @@ class TuneConfig(BaseModel):
         if self.start != "auto":
             return self.start
         return "random" if self.words is None else "words"
+
+    @property
+    def searched(self) -> int:
+        """Gives the beginnings that a search for text goes on with."""
+        return self.beams or (4 if self.task == "translate" else 1)
 
     def column(self, name: str) -> str:
         """Gives what a column is called in the files."""

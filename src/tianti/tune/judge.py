@@ -63,7 +63,12 @@ def judge(
         # What a bad answer is like is nothing to be measured by.
         examples = [example for example in examples if example.get("good", True)]
     with display.task("evaluate", len(examples), "examples") as task:
-        found = predictor(examples, max_tokens=tune.max_tokens, on_progress=task.advance)
+        found = predictor(
+            examples,
+            max_tokens=tune.max_tokens,
+            beams=tune.searched,
+            on_progress=task.advance,
+        )
     both = zip(examples, found, strict=True)
     lines = (json.dumps(e | {"predicted": p}, ensure_ascii=False) for e, p in both)
     write_text(out / PREDICTIONS, "".join(f"{line}\n" for line in lines))

@@ -25,6 +25,7 @@ def predict(
     device: torch.device,
     columns: dict[str, str] | None = None,
     max_tokens: int | None = None,
+    beams: int | None = None,
     display: Display = SILENT,
 ) -> list[dict[str, Any]]:
     """Applies a tuned model to a file.
@@ -37,6 +38,7 @@ def predict(
         device: where it computes.
         columns: what columns are called, where that is not as in training.
         max_tokens: most tokens written for an example; as in training when not given.
+        beams: beginnings that a search for text goes on with; as in training when not given.
         display: shows progress.
 
     Returns:
@@ -59,6 +61,7 @@ def predict(
         found = predictor(
             examples,
             max_tokens=max_tokens or reading.max_tokens,
+            beams=beams or reading.searched,
             on_progress=task.advance,
         )
     predictor.encoder.tell_cut(display, len(examples))

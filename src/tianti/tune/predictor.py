@@ -12,6 +12,7 @@ from tianti.errors import UserError
 from tianti.exchange.huggingface import CONFIG, load_transformer
 from tianti.files import read_json
 from tianti.generate.batch import generate_texts
+from tianti.generate.beam import search_beams
 from tianti.generate.config import SamplingConfig
 from tianti.messages import tr
 from tianti.tokens.tokenizer import Tokenizer
@@ -68,6 +69,7 @@ class Predictor:
             "several": self.form.several,
             "columns": columns,
             "max_tokens": self._reading.get("max_tokens", 256),
+            "beams": self._reading.get("beams", 1),
         }
         return TuneConfig(**(said | changes))
 
@@ -77,6 +79,7 @@ class Predictor:
         examples: Sequence[Example],
         *,
         max_tokens: int = 256,
+        beams: int = 1,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> list[dict[str, Any]]:
         """Gives what is told or written of each example, in order.
@@ -84,6 +87,7 @@ class Predictor:
         Args:
             examples: as `tianti.tune.examples.read_examples` gives them.
             max_tokens: most tokens written for one.
+            beams: beginnings that a search for text goes on with.
             on_progress: told how many are finished.
 
         Returns:
@@ -94,7 +98,7 @@ class Predictor:
             states = self.embeddings([example["source"] for example in examples], on_progress)
             return [{"embedding": [round(x, 6) for x in state]} for state in states.tolist()]
         if self.form.task not in TOLD:
-            return self._written(examples, max_tokens, on_progress)
+            return self._written(examples, max_tokens, beams, on_progress)
         if self.form.task == "tag":
             return self._tagged(examples, on_progress)
         return [self._told(scores) for scores in self.scores(examples, on_progress)]
@@ -199,9 +203,12 @@ class Predictor:
         }
 
     def _written(
-        self, examples: Sequence[Example], max_tokens: int, on_progress: Callable[[int], None]
+        self,
+        examples: Sequence[Example],
+        max_tokens: int,
+        beams: int,
+        on_progress: Callable[[int], None],
     ) -> list[dict[str, Any]]:
-        sampling = SamplingConfig(temperature=0.0, max_tokens=max_tokens)
         room = min(max_tokens, self.form.context // 2)
         prompts = []
         for example in examples:
@@ -212,18 +219,30 @@ class Predictor:
         written: dict[int, str] = {}
         for start in range(0, len(order), WRITTEN_AT_ONCE):
             group = order[start : start + WRITTEN_AT_ONCE]
-            made = generate_texts(
-                self._model,
-                self.tokenizer,
-                [""] * len(group),
-                sampling,
-                on_progress,
-                starts=[prompts[number] for number in group],
-                ends=self.tokenizer.ends,
-            )
-            for number, one in zip(group, made, strict=True):
-                written[number] = one.text
+            made = self._goes_on([prompts[n] for n in group], max_tokens, beams, on_progress)
+            written.update(zip(group, made, strict=True))
         return [{"text": written[number].strip()} for number in range(len(prompts))]
+
+    def _goes_on(
+        self,
+        starts: list[list[int]],
+        max_tokens: int,
+        beams: int,
+        on_progress: Callable[[int], None],
+    ) -> list[str]:
+        """Gives the texts that follow prompts."""
+        model, tokenizer, ends = self._model, self.tokenizer, self.tokenizer.ends
+        if beams > 1:
+            found = search_beams(
+                model, starts, ends, beams=beams, max_tokens=max_tokens, on_progress=on_progress
+            )
+            return [tokenizer.decode(ids) for ids in found]
+        sampling = SamplingConfig(temperature=0.0, max_tokens=max_tokens)
+        nothing = [""] * len(starts)
+        made = generate_texts(
+            model, tokenizer, nothing, sampling, on_progress, starts=starts, ends=ends
+        )
+        return [one.text for one in made]
 
 
 def answered(example: Example, name: str) -> Example:

@@ -236,7 +236,11 @@ def write_tuned(
         more=_said_of(config.form),
         ends=ends,
     )
-    reading = {"columns": config.tune.columns, "max_tokens": config.tune.max_tokens}
+    reading = {
+        "columns": config.tune.columns,
+        "max_tokens": config.tune.max_tokens,
+        "beams": config.tune.searched,
+    }
     write_json(out / TASK, asdict(config.form) | reading)
     if config.tune.thresholds == "validation":
         examples = load_examples(inputs["examples"] / VALIDATION)
