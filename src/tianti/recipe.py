@@ -164,7 +164,7 @@ class Recipe(BaseModel):
     def as_yaml(self, *, everything: bool = True) -> str:
         """Gives the recipe as YAML, with every default or only with what was said."""
         # What a tuning has nothing to do with.
-        unused = {"corpus", "generate", "evaluate", "layout"} if self.tune else {"tune", "base"}
+        unused = {"corpus", "generate", "evaluate"} if self.tune else {"tune", "base"}
         values = json.loads(
             self.model_dump_json(
                 exclude_unset=not everything, exclude_none=not everything, exclude=unused

@@ -8,6 +8,8 @@ import signal
 import pytest
 
 from tests.conftest import tiny_recipe
+from tests.tune.conftest import recipe as tuning
+from tests.tune.conftest import reviews
 from tianti import interruption
 from tianti.errors import UserError
 from tianti.recipe import Recipe
@@ -26,7 +28,8 @@ class Trainer:
         self.calls = []
         self.fail = self.stop_at = None
 
-    def __call__(self, recipe, settings, folder, watch):
+    def __call__(self, recipe, settings, folder, watch, figure):
+        assert figure == "bits_per_byte"
         values = dict(item.split("=") for item in settings)
         self.calls.append((folder, values))
         assert (folder / "tokens" / "train").is_dir()
@@ -87,7 +90,7 @@ def test_a_search_finds_the_best_and_says_what_mattered(place, trainer):
     assert first["default"], "the recipe's own settings come first"
     assert first["settings"] == {"train.learning_rate": 0.028, "train.optimizer": "muon"}
     assert any(row["state"] == "pruned" for row in results["trials"])
-    assert results["best"]["validation_bits_per_byte"] < first["validation_bits_per_byte"]
+    assert results["best"]["validation"] < first["validation"]
     assert results["best"]["settings"]["train.optimizer"] == "muon"
     assert results["importance"]["train.learning_rate"] > 0.5
     best = Recipe.load(results["best"]["recipe"])
@@ -185,6 +188,25 @@ def test_the_command_trains_in_processes_and_the_test_split_stays_unread(place, 
     code, _, said = call("run", results["best"]["recipe"], "--out", folder, "--until", "model")
     assert code == 0
     assert "train: up to date" in said
+
+
+def test_settings_of_a_tuning_are_searched_by_the_figure_that_steers_it(tmp_path):
+    made = tuning("classify", tmp_path, reviews, steps=40)
+    (tmp_path / "recipe.yaml").write_text(made.as_yaml(), "utf-8")
+    settings = ["train.learning_rate=0.000001,0.02", "tune.noise=0..0.2"]
+    results = run(tmp_path, 3, settings)
+    assert (results["figure"], results["more_is_better"]) == ("macro_f1", True)
+    assert [row["state"] for row in results["trials"]] == ["complete"] * 3
+    best = results["best"]
+    assert best["validation"] == max(row["validation"] for row in results["trials"])
+    assert best["settings"]["train.learning_rate"] == 0.02
+    assert "macro_f1" in (tmp_path / "out" / "search.html").read_text("utf-8")
+    # What is the same for all is there once.
+    folder = tmp_path / "out" / "trials" / f"{best['number']:04d}"
+    inode = (folder / "tokenizer" / "tokenizer.json").stat().st_ino
+    assert (tmp_path / "out" / "base" / "tokenizer" / "tokenizer.json").stat().st_ino == inode
+    with pytest.raises(UserError, match="cannot be compared"):
+        run(tmp_path, 3, ["tune.steer=loss,accuracy"])
 
 
 def test_without_optuna_nothing_is_begun(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.tune.conftest import pairs, recipe, reviews, write
-from tianti.api import load_model, predict, run, search
+from tianti.api import load_model, predict, run
 from tianti.cli.main import app
 from tianti.errors import UserError
 from tianti.progress import SILENT
@@ -305,21 +305,3 @@ def test_adapters_of_an_output_layer_that_is_not_there(translated, tmp_path):
     changes = {"base": str(translated.path), "method": "lora", "lora": lora}
     with pytest.raises(UserError, match="no output layer to adapt"):
         run(recipe("classify", tmp_path, reviews, **changes), tmp_path / "run", display=SILENT)
-
-
-def test_what_a_tuning_cannot_do_yet_is_said(tmp_path, monkeypatch):
-    made = recipe("classify", tmp_path, reviews)
-    with pytest.raises(UserError, match="tuned by one process"):
-        run(made, tmp_path / "run", display=SILENT, nproc=2)
-    # As torchrun starts one of two.
-    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    for name, value in (place | address).items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="tuned by one process"):
-        run(made, tmp_path / "run", display=SILENT)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(made.as_yaml(), "utf-8")
-    with pytest.raises(UserError, match="not searched yet"):
-        search(file, ["train.learning_rate=0.1..0.2"], out=tmp_path / "search", display=SILENT)
-    assert not (tmp_path / "search").exists()

@@ -190,4 +190,5 @@ def kto_loss(
 
 def kto_divergence(answers: Answers, reference: Answers) -> Tensor:
     """Gives the divergence for `kto_loss` from answers put to other prompts than their own."""
-    return (answers.log_probs - reference.log_probs).mean().clamp(min=0).detach()
+    apart = answers.log_probs - reference.log_probs
+    return (apart.sum() / max(len(apart), 1)).clamp(min=0).detach()

@@ -92,9 +92,6 @@ def carry_out(
                 remedy=tr("Stages: {names}", names=", ".join(names)),
             )
     place = place_in(os.environ) if processes == 1 else None
-    many = processes > 1 or (place is not None and place.world > 1)
-    if recipe.tune is not None and many:
-        raise UserError(tr("a network is tuned by one process"), remedy=tr("Leave --nproc out"))
     folder = out or default_folder(recipe)
     if place is not None and place.world > 1:
         return _by_all_ranks(recipe, folder, place, until, redo_from, display)

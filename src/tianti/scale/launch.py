@@ -20,10 +20,11 @@ from tianti.progress import SILENT, Display
 from tianti.scale.choose import choose_layout
 from tianti.scale.cost import refuse_what_cannot_fit
 from tianti.scale.hardware import Device, load_table, recognize
-from tianti.scale.layout import refuse_nonsense
+from tianti.scale.layout import Layout, refuse_nonsense, refuse_untunable, settle
 from tianti.train.checkpoint import newest_step
 from tianti.train.config import LayoutConfig, TrainStageConfig
 from tianti.train.trainer import CHECKPOINTS
+from tianti.tune.derive import TuneStageConfig
 
 TASK, RESULT, FAILURE = "task.json", "result.json", "failure.json"
 # How often processes are started anew without any getting further before that is an error.
@@ -34,20 +35,21 @@ _GRACE_SECONDS = 3.0
 
 
 def train_on_many(
-    config: TrainStageConfig,
+    config: TrainStageConfig | TuneStageConfig,
     layout: LayoutConfig,
     processes: int,
     inputs: dict[str, Path],
     out: Path,
     display: Display = SILENT,
 ) -> dict[str, Any]:
-    """Does the train stage in several processes; see `tianti.train.stage.train`.
+    """Does the train stage in several processes; see `tianti.train.stage.train`, and
+    `tianti.tune.stage.tune`.
 
     Args:
-        config: shape and settings.
+        config: shape and settings; of a tuning what for, too.
         layout: as in the recipe.
         processes: how many.
-        inputs: folders of `tokenizer` and `tokens`.
+        inputs: folders that it reads.
         out: where checkpoints and the log go.
         display: shows that it goes on; the first process shows the rest.
 
@@ -77,7 +79,7 @@ def train_on_many(
 
 
 def settled_task(
-    config: TrainStageConfig,
+    config: TrainStageConfig | TuneStageConfig,
     layout: LayoutConfig,
     processes: int,
     per_machine: int,
@@ -87,30 +89,47 @@ def settled_task(
     """Gives as plain values what every process is to do, and says how many there are.
 
     Args:
-        config: shape and settings.
+        config: shape and settings; of a tuning what for, too.
         layout: as in the recipe.
         processes: of all machines.
         per_machine: of this one.
-        inputs: folders of `tokenizer` and `tokens`.
+        inputs: folders that it reads.
         display: is told.
 
     Raises:
         UserError: so many processes cannot do it.
     """
-    shape, settings, kind = config.model, config.settings, _kind(config.device)
-    settled = choose_layout(layout, shape, settings, processes, per_machine, kind)
-    refuse_nonsense(settled, shape, settings)
-    refuse_what_cannot_fit(config, settled, per_machine)
+    settled = _settled(config, layout, processes, per_machine)
     display.say(
         tr("{processes} processes: {layout}", processes=processes, layout=settled.describe()), "dim"
     )
     return {
-        "model": shape.as_dict(),
-        "settings": settings.model_dump(mode="json"),
+        "model": config.model.as_dict(),
+        "settings": config.settings.model_dump(mode="json"),
         "device": config.device,
         "layout": asdict(settled),
         "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
+        **({"tune": config.as_dict()} if isinstance(config, TuneStageConfig) else {}),
     }
+
+
+def _settled(
+    config: TrainStageConfig | TuneStageConfig,
+    layout: LayoutConfig,
+    processes: int,
+    per_machine: int,
+) -> Layout:
+    """Gives the layout of so many processes; see `settled_task`."""
+    if isinstance(config, TuneStageConfig):
+        # Rows are shared out unevenly too, and of what adapters stand beside little is held.
+        settled = settle(layout, processes, per_machine)
+        refuse_untunable(settled)
+        return settled
+    shape, settings, kind = config.model, config.settings, _kind(config.device)
+    settled = choose_layout(layout, shape, settings, processes, per_machine, kind)
+    refuse_nonsense(settled, shape, settings)
+    refuse_what_cannot_fit(config, settled, per_machine)
+    return settled
 
 
 def _kind(name: str) -> Device | None:

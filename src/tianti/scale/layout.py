@@ -148,6 +148,24 @@ def settle(config: LayoutConfig, devices: int, per_machine: int) -> Layout:
     return layout
 
 
+def refuse_untunable(layout: Layout) -> None:
+    """Refuses what a network that is tuned cannot be laid out in.
+
+    Args:
+        layout: the layout.
+
+    Raises:
+        UserError: the error names the setting to change.
+    """
+    for name in ("context", "tensor", "pipeline", "expert"):
+        if getattr(layout, name) > 1:
+            raise UserError(
+                tr("a network is tuned in copies, or cut over devices: not with {name}", name=name),
+                where=f"layout.{name}",
+                remedy=tr("Leave it out: layout.shard and layout.replicate are enough"),
+            )
+
+
 def refuse_nonsense(layout: Layout, shape: TransformerConfig, settings: TrainSettings) -> None:
     """Refuses what cannot be trained in this layout, before anything is begun.
 

@@ -39,6 +39,14 @@ from tianti.train.ranks import Ranks
 EMBEDDING, ROUTED = "embedding.weight", ".routed."
 
 
+def _wants_gradient(module: torch.nn.Module, inputs: Any, hidden: Tensor) -> Tensor:
+    """Has the stream want a gradient where nothing below it is learnt: FSDP2 adds up gradients, of
+    a classifier that alone is learnt too, once one has come this far."""
+    if torch.is_grad_enabled() and not hidden.requires_grad:
+        return hidden.requires_grad_()
+    return hidden
+
+
 class ManyRanks(Ranks):
     """One rank of many.
 
@@ -96,8 +104,11 @@ class ManyRanks(Ranks):
         """Gives which tokens of each row this rank computes; None for all."""
         return None if self._row is None else self._row.columns(length)
 
-    def lay_out(self, model: Transformer, seed: int) -> dict[str, Tensor]:
-        """Cuts the network, gives it memory and weights, and gives what this rank holds."""
+    def lay_out(
+        self, model: Transformer, seed: int, begun: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Cuts the network, gives it memory and weights, and gives what this rank holds of those
+        that are learnt; see `Ranks`."""
         self._model = model
         parts: dict[str, Holding] = {}
         if self._products is not None:
@@ -120,12 +131,24 @@ class ManyRanks(Ranks):
             self._held[name] = parameter, local
         if self._products is not None:
             self._common = [n for n in self._held if n not in parts]
-        initialize(model, seed, self.fill)
+        if begun is None:
+            initialize(model, seed, self.fill)
+        else:
+            self._take(model, begun)
         # Every rank of a stage has these whole, and moves them alike.
         self._alike = model.routing_state()
-        found = {name: local for name, (_, local) in self._held.items()} | self._alike
+        found = {name: local for name, (p, local) in self._held.items() if p.requires_grad}
+        found |= self._alike
         self.held = frozenset(found)
         return found
+
+    @torch.no_grad()
+    def _take(self, model: Transformer, begun: Mapping[str, Tensor]) -> None:
+        """Fills what is held with its part of weights and buffers that are there as a whole."""
+        for name in self._held:
+            self.fill(model, name, begun[name])
+        for name, table in model.named_buffers():
+            table.copy_(begun[name])
 
     @property
     def stages(self) -> list[Transformer]:
@@ -143,6 +166,8 @@ class ManyRanks(Ranks):
         if self._rounded and self._dtype == torch.bfloat16:
             options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
         for stage in stages:
+            # FSDP2's own hooks come behind this one.
+            stage.register_forward_hook(_wants_gradient)
             for layer in stage.layers:
                 if self._experts is not None and isinstance(layer.feedforward, Experts):
                     # The weights of experts are cut over other ranks than those of all.

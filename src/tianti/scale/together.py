@@ -24,6 +24,7 @@ from tianti.scale.place import Place
 from tianti.scale.worker import RankLost, take_part
 from tianti.scale.world import leave
 from tianti.train.config import LayoutConfig, TrainStageConfig
+from tianti.tune.derive import TuneStageConfig
 
 _CALL, _HEARD = "tianti-call", "tianti-heard"
 _POLL_SECONDS = 0.2
@@ -46,18 +47,18 @@ class Others:
 
     def train(
         self,
-        config: TrainStageConfig,
+        config: TrainStageConfig | TuneStageConfig,
         layout: LayoutConfig,
         inputs: dict[str, Path],
         out: Path,
         display: Display,
     ) -> dict[str, Any]:
-        """Calls the other ranks and trains with them; see `tianti.train.stage.train`.
+        """Calls the other ranks and trains with them; see `tianti.scale.launch.train_on_many`.
 
         Args:
-            config: shape and settings.
+            config: shape and settings; of a tuning what for, too.
             layout: as in the recipe.
-            inputs: folders of `tokenizer` and `tokens`.
+            inputs: folders that it reads.
             out: where checkpoints and the log go.
             display: shows progress.
 

@@ -30,6 +30,8 @@ from tianti.scale.preflight import refuse_what_differs, refuse_what_is_wrong, te
 from tianti.scale.world import TIMEOUT, join, leave
 from tianti.train.config import TrainSettings, TrainStageConfig
 from tianti.train.stage import train
+from tianti.tune.derive import TuneStageConfig
+from tianti.tune.stage import tune
 
 # Seconds that who waits for another waits; for tests and slow disks.
 PATIENCE = "TIANTI_RANKS_TIMEOUT"
@@ -154,12 +156,19 @@ def share(
             where="train.check_memory_every",
             remedy=tr("Leave it out, or train with one process"),
         )
-    config = TrainStageConfig(TransformerConfig(**task["model"]), settings, str(device))
+    shape = TransformerConfig(**task["model"])
     display = Display() if ranks.first else SILENT
-    cost = training_cost(config.model, settings, 0.0, 0.0)
-    refuse_what_is_wrong(out, cost.checkpoint_disk)
+    tuned = (
+        TuneStageConfig.of(task["tune"], shape, settings, str(device)) if "tune" in task else None
+    )
+    # Adapters are a small part of what all weights would take.
+    small = tuned is not None and tuned.tune.method != "full"
+    cost = training_cost(shape, settings, 0.0, 0.0)
+    refuse_what_is_wrong(out, 0.0 if small else cost.checkpoint_disk)
     tell_speed(device, display)
-    return train(config, inputs, out, display, ranks)
+    if tuned is not None:
+        return tune(tuned, inputs, out, display, ranks)
+    return train(TrainStageConfig(shape, settings, str(device)), inputs, out, display, ranks)
 
 
 def device_of(name: str, place: Place) -> torch.device:

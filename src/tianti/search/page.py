@@ -27,7 +27,7 @@ def write_page(path: Path, results: dict[str, Any]) -> None:
             found["importance"] = pictures.importance(results, t)
         return found | pictures.slices(results, t)
 
-    ended = [row for row in results["trials"] if row["validation_bits_per_byte"] is not None]
+    ended = [row for row in results["trials"] if row["validation"] is not None]
     write_any_page(
         path,
         "search.html.j2",
@@ -35,7 +35,8 @@ def write_page(path: Path, results: dict[str, Any]) -> None:
         title=results["name"],
         folder=path.parent.as_posix(),
         results=results,
-        ranked=sorted(ended, key=lambda row: row["validation_bits_per_byte"]),
+        ranked=sorted(ended, key=lambda row: row["validation"], reverse=results["more_is_better"]),
+        named=pictures.named,
         pruned=sum(row["state"] == "pruned" for row in results["trials"]),
         failed=[row for row in results["trials"] if row["state"] == "fail"],
     )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from tianti.runs.figures import BLUE, GREY, ORANGE
 
 Translate = Callable[[str], str]
+
+
+def named(results: dict[str, Any], t: Translate) -> str:
+    """Gives what the figure of a validation is called."""
+    if results["figure"] == "bits_per_byte":
+        return t("validation, bits per byte")
+    return f"{t('validation')}, {t(results['figure'])}"
 
 
 def importance(results: dict[str, Any], t: Translate) -> dict[str, Any]:
@@ -36,10 +44,9 @@ def importance(results: dict[str, Any], t: Translate) -> dict[str, Any]:
 def history(results: dict[str, Any], t: Translate) -> dict[str, Any]:
     """Draws the trials in their order, and the best so far."""
     complete = [row for row in results["trials"] if row["state"] == "complete"]
-    best, least = [], float("inf")
-    for row in complete:
-        least = min(least, row["validation_bits_per_byte"])
-        best.append(least)
+    chosen = max if results["more_is_better"] else min
+    values = [row["validation"] for row in complete]
+    best = list(itertools.accumulate(values, chosen))
     pruned = [row for row in results["trials"] if row["state"] == "pruned" and row["validations"]]
     numbers = [row["number"] for row in complete]
     return {
@@ -57,7 +64,7 @@ def history(results: dict[str, Any], t: Translate) -> dict[str, Any]:
         ],
         "layout": {
             "xaxis": {"title": {"text": t("trial")}},
-            "yaxis": {"title": {"text": t("validation, bits per byte")}},
+            "yaxis": {"title": {"text": named(results, t)}},
             "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02},
             "height": 380,
         },
@@ -77,7 +84,7 @@ def curves(results: dict[str, Any], t: Translate) -> dict[str, Any]:
                 "mode": "lines+markers" if stands_out else "lines",
                 "name": f"{t('trial')} {row['number']}",
                 "x": [check["number"] for check in row["validations"]],
-                "y": [check["bits_per_byte"] for check in row["validations"]],
+                "y": [check["value"] for check in row["validations"]],
                 "line": {"color": colour, "width": 3 if stands_out else 1},
                 "showlegend": False,
             }
@@ -86,7 +93,7 @@ def curves(results: dict[str, Any], t: Translate) -> dict[str, Any]:
         "data": data,
         "layout": {
             "xaxis": {"title": {"text": t("validation number")}},
-            "yaxis": {"title": {"text": t("validation, bits per byte")}},
+            "yaxis": {"title": {"text": named(results, t)}},
             "height": 380,
         },
     }
@@ -108,7 +115,7 @@ def slices(results: dict[str, Any], t: Translate) -> dict[str, dict[str, Any]]:
                     "title": {"text": name},
                     "type": "category" if words else "log" if log else "linear",
                 },
-                "yaxis": {"title": {"text": t("validation, bits per byte")}},
+                "yaxis": {"title": {"text": named(results, t)}},
                 "height": 320,
                 "showlegend": False,
             },
@@ -117,8 +124,8 @@ def slices(results: dict[str, Any], t: Translate) -> dict[str, dict[str, Any]]:
 
 
 def _last(row: dict[str, Any]) -> float:
-    value = row["validation_bits_per_byte"]
-    return value if value is not None else row["validations"][-1]["bits_per_byte"]
+    value = row["validation"]
+    return value if value is not None else row["validations"][-1]["value"]
 
 
 def _dots(rows: list[dict[str, Any]], values: list[float], name: str, colour: str) -> dict:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 _RANGE = re.compile(r"^\s*(\S+?)\s*\.\.\s*(\S+)\s*$")
 # From here on the ends of a range are of different orders, and so is what lies between.
 LOG_RATIO = 8
-SEARCHED = ("train", "model", "tokenizer")
+SEARCHED = ("train", "model", "tokenizer", "tune")
+# Settings of a tuning that change what is validated, or nothing that validation sees.
+FIXED = (
+    *("task", "train", "validation", "test", "columns", "labels", "several", "steer"),
+    *("examples_per_class", "thresholds", "test_examples", "max_tokens", "beams"),
+)
 EXAMPLE = "train.learning_rate=0.002..0.05 train.optimizer=muon,adamw"
 
 Value = bool | int | float | str
@@ -101,7 +106,8 @@ def parse_space(items: list[str]) -> tuple[Space, list[str]]:
 
 
 def _refuse_what_cannot_be_compared(setting: str) -> None:
-    if setting.split(".")[0] not in SEARCHED:
+    section, _, name = setting.partition(".")
+    if section not in SEARCHED or (section == "tune" and name.split(".")[0] in FIXED):
         raise UserError(
             tr("trials that differ in this cannot be compared on the same validation text"),
             where=setting,

@@ -6,7 +6,9 @@ import importlib.util
 import socket
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,16 @@ from tianti.recipe import Recipe
 from tianti.runs.lock import one_writer
 from tianti.runs.runner import carry_out
 from tianti.runs.stages import derive_from_metrics
+from tianti.runs.tuning import derive_tuning_from
 from tianti.scale.derive import Derivation
 from tianti.search.space import Space, Value, parse_space
 from tianti.search.trial import Pruned, TrialFailed, forget, link_stages, train
+from tianti.train.objective import Steering
+from tianti.tune.derive import TuneDerivation
+from tianti.tune.steering import steering_of
 
+# What a pretraining's validation says.
+BITS = Steering("bits_per_byte", "val BPB")
 DATABASE, BEST, RESULTS, PAGE = "study.db", "best.yaml", "search.json", "search.html"
 STARTUP_TRIALS = 5
 MOST_FAILURES = 3
@@ -50,7 +58,8 @@ def search(
     storage: str | None = None,
     display: Display = SILENT,
 ) -> Search:
-    """Tries settings of a recipe and says which give the best validation.
+    """Tries settings of a recipe and says which give the best validation, by bits per byte or, of a
+    tuning, by the figure that steers it.
 
     The text is prepared once; every trial trains in a process of its own and is stopped when its
     validation is worse than the median of the others at the same share of the training. The test
@@ -73,23 +82,14 @@ def search(
         raise not_installed("optuna", "search")
     space, fixed = parse_space(settings)
     base = Recipe.load(recipe, fixed)
-    if base.tune is not None:
-        raise UserError(
-            tr("settings of a tuning are not searched yet"),
-            where=recipe,
-            remedy=tr("Run it with each setting and another --out"),
-        )
     for setting, values in space.items():
         for value in values.examples():
             Recipe.load(recipe, [*fixed, f"{setting}={_text(value)}"])
     folder = out or Path("runs") / f"{base.name}-search"
     with one_writer(folder), interruption.signals_handled():
-        prepared = carry_out(base, folder / "base", until="tokens", display=display)
-        machine = read_json(folder / "base" / "machine" / "manifest.json")["metrics"]
-        metrics = {"corpus": prepared.results["corpus"], "machine": machine}
-        derivation = derive_from_metrics(base, metrics)
+        derived = _prepared(base, folder / "base", display)
         study = _Study(Path(recipe), base, space, fixed, folder, storage, display)
-        study.begin(_defaults(space, base, derivation))
+        study.begin(_defaults(space, base, derived))
         study.run(trials)
         return Search(folder, study.conclude())
 
@@ -98,7 +98,20 @@ def _text(value: Value) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _defaults(space: Space, recipe: Recipe, derivation: Derivation) -> dict[str, Value] | None:
+def _prepared(recipe: Recipe, folder: Path, display: Display) -> Callable[[str], Any]:
+    """Does once what trials have in common; gives what settings are when nothing is said."""
+    if recipe.tune is not None:
+        done = carry_out(recipe, folder, until="tokenizer", display=display)
+        return partial(_derived_tuning, derive_tuning_from(recipe, done.results), done.results)
+    done = carry_out(recipe, folder, until="tokens", display=display)
+    machine = read_json(folder / "machine" / "manifest.json")["metrics"]
+    metrics = {"corpus": done.results["corpus"], "machine": machine}
+    return partial(_derived, derive_from_metrics(recipe, metrics))
+
+
+def _defaults(
+    space: Space, recipe: Recipe, derived: Callable[[str], Any]
+) -> dict[str, Value] | None:
     """Gives what the recipe itself would use, where the space holds all of it."""
     found = {}
     for setting, values in space.items():
@@ -107,14 +120,25 @@ def _defaults(space: Space, recipe: Recipe, derivation: Derivation) -> dict[str,
         for part in name.split("."):
             said = getattr(said, part, None)
         if said in (None, "auto"):
-            said = _derived(setting, derivation)
+            said = derived(setting)
         if not values.holds(said):
             return None
         found[setting] = said
     return found
 
 
-def _derived(setting: str, derivation: Derivation) -> Any:
+def _derived_tuning(derivation: TuneDerivation, metrics: dict[str, Any], setting: str) -> Any:
+    section, _, name = setting.partition(".")
+    if setting == "train.batch_tokens":
+        return derivation.train.batch_rows * derivation.form.row
+    if setting == "tokenizer.vocab_size":
+        return metrics["tokenizer"]["vocab_size"]
+    if setting == "tune.context":
+        return derivation.form.context
+    return getattr(getattr(derivation, section, None), name, None)
+
+
+def _derived(derivation: Derivation, setting: str) -> Any:
     section, _, name = setting.partition(".")
     if setting == "train.batch_tokens":
         return derivation.train.batch_rows * derivation.model.context
@@ -136,6 +160,7 @@ class _Study:
     ):
         self.path, self.recipe, self.space, self.fixed = path, recipe, space, fixed
         self.folder, self.display = folder, display
+        self.figure = BITS if recipe.tune is None else steering_of(recipe.tune)
         self.owner = f"{socket.gethostname()}:{folder.resolve()}"
         self.study = self._open(storage)
 
@@ -148,7 +173,10 @@ class _Study:
         url = storage or f"sqlite:///{(self.folder / DATABASE).resolve()}"
         try:
             study = optuna.create_study(
-                study_name=self.recipe.name, storage=url, direction="minimize", load_if_exists=True
+                study_name=self.recipe.name,
+                storage=url,
+                direction="maximize" if self.figure.more_is_better else "minimize",
+                load_if_exists=True,
             )
         except Exception as error:
             raise UserError(
@@ -232,7 +260,7 @@ class _Study:
             return trial.should_prune()
 
         try:
-            metrics = train(self.path, settings, folder, watch)
+            metrics = train(self.path, settings, folder, watch, self.figure.name)
         except Pruned:
             trial.set_user_attr("seconds", time.perf_counter() - started)
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -246,7 +274,7 @@ class _Study:
         for name in ("parameters", "tokens", "tokens_per_second", "train_seconds"):
             trial.set_user_attr(name, metrics[name])
         trial.set_user_attr("seconds", time.perf_counter() - started)
-        self.study.tell(trial, metrics["validation_bits_per_byte"])
+        self.study.tell(trial, metrics[f"validation_{self.figure.name}"])
         return True
 
     def _counted(self) -> list[Any]:
@@ -264,11 +292,11 @@ class _Study:
         from optuna.trial import TrialState
 
         found = self.study.get_trials(states=(TrialState.COMPLETE,))
-        return sorted(found, key=lambda trial: trial.value)
+        return sorted(found, key=lambda trial: self.figure.cost({self.figure.name: trial.value}))
 
     def _best_fact(self) -> dict[str, str]:
         complete = self._complete()
-        return {tr("best BPB"): f"{complete[0].value:.3f}"} if complete else {}
+        return {tr("best"): f"{complete[0].value:.3f}"} if complete else {}
 
     def _keep_the_best_only(self) -> None:
         for trial in self._complete()[1:]:
@@ -282,6 +310,8 @@ class _Study:
         complete = self._complete()
         results: dict[str, Any] = {
             "name": self.recipe.name,
+            "figure": self.figure.name,
+            "more_is_better": self.figure.more_is_better,
             "searched": {name: repr(values) for name, values in self.space.items()},
             "trials": [_row(trial) for trial in self._counted()],
             "importance": self._importance(),
@@ -325,10 +355,10 @@ def _row(trial: Any) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "validation_bits_per_byte": trial.value if ended else None,
+        "validation": trial.value if ended else None,
         "settings": trial.params,
         "validations": [
-            {"number": number, "bits_per_byte": value}
+            {"number": number, "value": value}
             for number, value in sorted(trial.intermediate_values.items())
         ],
         "default": attributes.get("default", False),

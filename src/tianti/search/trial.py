@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from tianti import interruption
 from tianti.files import read_json
 from tianti.runs.lock import LOCK
-from tianti.runs.stages import STAGES
+from tianti.runs.stages import STAGES, TUNE_STAGES
 from tianti.runs.verify import PARTIAL
 from tianti.train.log import read_log
 
@@ -38,7 +38,7 @@ class TrialFailed(Exception):
 
 def link_stages(base: Path, folder: Path) -> None:
     """Makes what is prepared once a part of a trial's run, without a copy."""
-    for stage in STAGES:
+    for stage in (*STAGES, *TUNE_STAGES):
         if (base / stage.name).is_dir() and not (folder / stage.name).exists():
             partial = folder / f".{stage.name}.linking"
             shutil.rmtree(partial, ignore_errors=True)
@@ -54,14 +54,17 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def train(recipe: Path, settings: list[str], folder: Path, watch: Watch) -> dict[str, Any]:
+def train(
+    recipe: Path, settings: list[str], folder: Path, watch: Watch, figure: str
+) -> dict[str, Any]:
     """Trains with some settings, and lets go as soon as `watch` says so.
 
     Args:
         recipe: the recipe.
         settings: overrides.
         folder: of the trial's run; what lies there is gone on with.
-        watch: called with number and bits per byte of each validation; gives whether to stop.
+        watch: called with number and figure of each validation; gives whether to stop.
+        figure: what of a validation counts, such as `bits_per_byte`.
 
     Returns:
         The metrics of the train stage.
@@ -84,17 +87,17 @@ def train(recipe: Path, settings: list[str], folder: Path, watch: Watch) -> dict
             start_new_session=True,
         )
         with _ended_in_any_case(process):
-            _follow(process, folder, watch)
+            _follow(process, folder, watch, figure)
     if process.returncode:
         raise TrialFailed(_last_words(folder))
     return read_json(folder / "train" / "manifest.json")["metrics"]
 
 
-def _follow(process: subprocess.Popen, folder: Path, watch: Watch) -> None:
+def _follow(process: subprocess.Popen, folder: Path, watch: Watch, figure: str) -> None:
     seen = 0
     while True:
         ended = process.poll() is not None
-        values = validations(folder)
+        values = validations(folder, figure)
         for place, value in enumerate(values[seen:], seen + 1):
             if watch(place, value):
                 raise Pruned
@@ -108,9 +111,9 @@ def _follow(process: subprocess.Popen, folder: Path, watch: Watch) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def validations(folder: Path) -> list[float]:
-    """Gives the bits per byte of each validation of a trial so far."""
-    key = "validation_bits_per_byte"
+def validations(folder: Path, figure: str) -> list[float]:
+    """Gives a figure of each validation of a trial so far."""
+    key = f"validation_{figure}"
     return [row[key] for row in _log(folder) if key in row]
 
 

@@ -192,11 +192,11 @@ class ExampleStream:
 
     def batch(self, step: int, rank: int = 0, world: int = 1, progress: float = 0.0) -> Batch:
         """Gives the rows of one step that belong to one rank; see `BatchStream.batch`."""
-        if self.rows % world:
-            raise ValueError(f"{self.rows} rows cannot be shared evenly by {world} processes")
         first = step * self.rows
         whole = [self.members(number) for number in range(first, first + self.rows)]
         weight = sum(float(self.examples.weights[members].sum()) for members in whole)
+        # Who would have a row less than others gets one in which nothing is wanted.
+        whole += [[] for _ in range(-self.rows % world)]
         built = self._built(whole[rank::world], weight)
         if self._noise:
             for place in range(len(built.ids)):

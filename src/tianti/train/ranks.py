@@ -60,13 +60,16 @@ class Ranks:
         """Gives which tokens of each row this rank computes; None for all."""
         return None
 
-    def lay_out(self, model: Transformer, seed: int) -> dict[str, Tensor]:
-        """Gives what this rank holds of each parameter, and of what else training moves; what is
-        filled in them, the network has.
+    def lay_out(
+        self, model: Transformer, seed: int, begun: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Gives what this rank holds of each parameter that is learnt, and of what else training
+        moves; what is filled in them, the network has.
 
         Args:
             model: the network; initialised already where nothing is laid out.
-            seed: of its first weights.
+            seed: of its first weights, where they are drawn.
+            begun: its weights and buffers, where they are not.
         """
         learnt = {name: p for name, p in model.named_parameters() if p.requires_grad}
         return learnt | model.routing_state()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,6 +95,8 @@ class Trainer:
         begin: gives the weights a better start, where there is no checkpoint to go on from.
         ranks: those that train together.
         objective: what it is trained for; when not given, to foretell each next token.
+        begun: weights and buffers to begin with, where several ranks lay a network out that has no
+            memory yet; drawn by the seed when not given.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Trainer:
         begin: Callable[[], None] | None = None,
         ranks: Ranks = ALONE,
         objective: Objective | None = None,
+        begun: Mapping[str, Tensor] | None = None,
     ):
         keep_freed_memory()
         self.ranks = ranks
@@ -116,7 +119,7 @@ class Trainer:
         if settings.compile:
             compile_layers(model)
         self.objective = objective or TrainLoss(model, settings, ranks.vocabulary, data.token_bytes)
-        self.parameters = ranks.lay_out(model, settings.seed)
+        self.parameters = ranks.lay_out(model, settings.seed, begun)
         self.optimizers = Optimizers(model, settings, self.parameters, ranks)
         self.routing = RoutingBalance(model, settings, ranks)
         self.tokens_per_step = settings.batch_rows * data.train.context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,24 @@ class TuneStageConfig:
     form: Form
     base: Path | None
     device: str = "auto"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives what stands beside network and settings as plain values."""
+        return {
+            "tune": self.tune.model_dump(mode="json"),
+            "form": asdict(self.form),
+            "base": None if self.base is None else str(self.base.resolve()),
+        }
+
+    @classmethod
+    def of(
+        cls, said: dict[str, Any], model: TransformerConfig, settings: TrainSettings, device: str
+    ) -> TuneStageConfig:
+        """Gives the whole from what `as_dict` gave, network, settings and device."""
+        base = None if said["base"] is None else Path(said["base"])
+        return cls(
+            model, settings, TuneConfig(**said["tune"]), Form.read(said["form"]), base, device
+        )
 
 
 @dataclass

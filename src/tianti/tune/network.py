@@ -47,6 +47,13 @@ class Network:
             here[name].copy_(tensor)
 
 
+def without_memory(model: Transformer) -> dict[str, Tensor]:
+    """Takes a network's weights and buffers out of it, and gives them."""
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    model.to("meta")
+    return {name: tensor.detach() for name, tensor in held.items()}
+
+
 def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Network:
     """Gives the network as tuning begins.
 

@@ -30,7 +30,7 @@ from tianti.tune.aligning import AlignObjective
 from tianti.tune.config import TuneConfig
 from tianti.tune.form import Form
 from tianti.tune.preferring import PreferenceObjective, RewardObjective
-from tianti.tune.steering import STEERINGS
+from tianti.tune.steering import STEERINGS, steering_of
 from tianti.tune.tags import likeliest, spans_of
 
 
@@ -71,16 +71,14 @@ class ClassObjective:
         counts: Sequence[int],
     ):
         self.model, self._precision, self._form = model, settings.precision, form
-        usual = {"classify": "macro_f1", "tag": "span_f1"}.get(form.task, "loss")
-        self.steering = STEERINGS[usual if tune.steer == "auto" else tune.steer]
+        self.steering = steering_of(tune)
         self._smoothing, self._focus = settings.label_smoothing, tune.focus
         self._r_drop, self._contrast = tune.r_drop, tune.contrast
-        device = model.device
         self._weights = self._priors = None
         if tune.class_weights != "none":
-            self._weights = class_weights(counts, tune.class_weights).to(device)
+            self._weights = class_weights(counts, tune.class_weights)
         if tune.adjusted:
-            self._priors = log_priors(counts).to(device)
+            self._priors = log_priors(counts)
 
     def __call__(self, rows: Rows) -> Told:
         """Gives the summed loss of some rows."""
@@ -105,6 +103,7 @@ class ClassObjective:
 
     def _loss(self, scores: Tensor, rows: Rows, places: Tensor) -> tuple[ClassLoss, Tensor]:
         labels = rows.labels_BT.flatten()[places]
+        self._move(scores.device)
         if self._form.task == "regress":
             found = regression_loss(scores[:, 0], self._targets(rows, places)[:, 0])
             return found, found.total
@@ -121,6 +120,13 @@ class ClassObjective:
         )
         # Of the weight that a step is divided by, so that it reads as a mean in any batch.
         return found, class_loss(scores.detach(), labels, weights_C=self._weights).total
+
+    def _move(self, device: torch.device) -> None:
+        # A network that is laid out later is nowhere when its objective is made.
+        if self._weights is not None:
+            self._weights = self._weights.to(device)
+        if self._priors is not None:
+            self._priors = self._priors.to(device)
 
     @staticmethod
     def _targets(rows: Rows, places: Tensor) -> Tensor:

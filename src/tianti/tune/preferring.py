@@ -26,7 +26,7 @@ from tianti.objective.preference import (
 )
 from tianti.train.config import TrainSettings
 from tianti.tune.config import TuneConfig
-from tianti.tune.steering import STEERINGS
+from tianti.tune.steering import steering_of
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ class PreferenceObjective:
         self._kind = tune.preference
         self._beta = tune.beta or (2.0 if tune.preference == "simpo" else 0.1)
         self._smoothing = settings.label_smoothing
-        usual = "loss" if self._kind == "kto" else "accuracy"
-        usual = usual if tune.steer == "auto" else tune.steer
-        self.steering = STEERINGS[usual]
+        self.steering = steering_of(tune)
 
     @property
     def needs_reference(self) -> bool:
@@ -176,7 +174,7 @@ class RewardObjective:
 
     def __init__(self, model: Transformer, settings: TrainSettings, tune: TuneConfig):
         self.model, self._precision = model, settings.precision
-        self.steering = STEERINGS["accuracy" if tune.steer == "auto" else tune.steer]
+        self.steering = steering_of(tune)
 
     def __call__(self, rows: Rows) -> Rated:
         """Gives the summed loss of some rows."""

@@ -24,6 +24,7 @@ from tianti.progress import SILENT, Display
 from tianti.tokens.examples import Examples, ExampleStream
 from tianti.tokens.tokenizer import Tokenizer
 from tianti.train.checkpoint import load_checkpoint
+from tianti.train.ranks import ALONE, Ranks
 from tianti.train.rows import rows_of
 from tianti.train.stage import compiled_if_possible, place
 from tianti.train.trainer import BEST, CHECKPOINTS, TrainData, Trainer
@@ -33,7 +34,7 @@ from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, counts_of
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.form import Form
-from tianti.tune.network import Network, build_network
+from tianti.tune.network import Network, build_network, without_memory
 from tianti.tune.objectives import objective_of
 from tianti.tune.predictor import Predictor
 from tianti.tune.preferring import PreferenceObjective
@@ -46,7 +47,11 @@ VALIDATION_ROWS = 16
 
 
 def tune(
-    config: TuneStageConfig, inputs: dict[str, Path], out: Path, display: Display = SILENT
+    config: TuneStageConfig,
+    inputs: dict[str, Path],
+    out: Path,
+    display: Display = SILENT,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Tunes a network; goes on from the last good checkpoint in `out`.
 
@@ -55,10 +60,11 @@ def tune(
         inputs: folders of `examples` and `tokenizer`.
         out: where checkpoints and the log go.
         display: shows progress.
+        ranks: those that tune it together.
 
     Returns:
         `steps`, `tokens`, `epochs`, `train_seconds`, `tokens_per_second`, `skipped_steps`,
-        `best_step`, `stopped_early`, `device`, `compiled` as `tianti.train.stage.train`;
+        `best_step`, `stopped_early`, `device`, `layout`, `compiled` as `tianti.train.stage.train`;
         `steered_by`, the figure that validation steered by, and `validation_…`, its best value;
         `parameters`, and `trained_parameters` of them; `cut`, examples that were too long;
         `unfit_entities`; `filled`, the share of places in rows that hold tokens.
@@ -74,6 +80,7 @@ def tune(
     encoder = Encoder(config.form, tokenizer, template)
     network = build_network(config, inputs["tokenizer"])
     model = network.model
+    begun = None if ranks.alone else without_memory(model)
     place(model, settings, device)
     train, validation = (load_examples(inputs["examples"] / n) for n in (TRAIN, VALIDATION))
     originals = [example for example in train if COPY not in example]
@@ -81,42 +88,54 @@ def tune(
     weights = _class_weights(config.tune, counts)
     held, kept = encoder.examples(train, weights), encoder.examples(validation)
     encoder.tell_cut(display, len(train) + len(validation))
-    write_json(out / SHOWN, shown_tokens(held, config.form, tokenizer))
+    if ranks.first:
+        write_json(out / SHOWN, shown_tokens(held, config.form, tokenizer))
     shares = _shares(config.tune, train, config.form.labels, counts)
     make = partial(ExampleStream, context=config.form.row, pad=tokenizer.padding)
     objective = objective_of(model, settings, config.tune, config.form, counts)
-    if isinstance(objective, PreferenceObjective) and objective.needs_reference:
-        held, kept = (
-            with_reference(objective, examples, make(examples, rows=1, seed=0), display)
-            for examples in (held, kept)
-        )
-    drawn = make(
-        held,
+    draw = partial(
+        make,
         rows=settings.batch_rows,
         seed=settings.seed,
         shares=shares,
         families=_families(config.tune, train),
         noise=config.tune.noise,
     )
-    measured = make(kept, rows=VALIDATION_ROWS, seed=0)
-    data = TrainData(drawn, measured, most_validation=float("inf"))
+
+    def read(held: Examples, kept: Examples) -> TrainData:
+        measured = make(kept, rows=VALIDATION_ROWS, seed=0)
+        return TrainData(draw(held), measured, most_validation=float("inf"))
+
     begin = None
     if config.tune.classifier != "random":
-        begin = partial(_begin_classifier, config, network, tokenizer, make(held, rows=1, seed=0))
-    trainer = Trainer(model, settings, data, out, display, begin, objective=objective)
+        stream = make(held, rows=1, seed=0)
+        begin = partial(_begin_classifier, config, network, tokenizer, stream, ranks)
+    data = read(held, kept)
+    trainer = Trainer(model, settings, data, out, display, begin, ranks, objective, begun)
+    if isinstance(objective, PreferenceObjective) and objective.needs_reference:
+        # By the network as it is laid out, before anything is learnt or gone on with.
+        known = (
+            with_reference(objective, examples, make(examples, rows=1, seed=0), display, ranks)
+            for examples in (held, kept)
+        )
+        trainer.data = data = read(*known)
     trainer.fit()
     # Where some are drawn more often than others it hangs on the draw.
     whole = shares is None and not config.tune.augment
     return _metrics(trainer, device) | {
         "cut": encoder.cut,
         "unfit_entities": encoder.unfit,
-        "filled": float(held.lengths.sum() / drawn.epoch_tokens) if whole else None,
+        "filled": float(held.lengths.sum() / data.train.epoch_tokens) if whole else None,
     }
 
 
 @torch.no_grad()
 def _begin_classifier(
-    config: TuneStageConfig, network: Network, tokenizer: Tokenizer, examples: ExampleStream
+    config: TuneStageConfig,
+    network: Network,
+    tokenizer: Tokenizer,
+    examples: ExampleStream,
+    ranks: Ranks,
 ) -> None:
     """Fills the classifier with what it begins with; see `tianti.tune.classifier`."""
     assert network.model.classifier is not None
@@ -126,7 +145,8 @@ def _begin_classifier(
         found = of_words(network.writes, tokenizer, words, labels)
     else:
         found = of_examples(*states_of(network.model, examples), len(labels))
-    network.model.classifier.weight.copy_(found)
+        ranks.settle()
+    ranks.fill(network.model, "classifier.weight", found)
 
 
 def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:
@@ -146,6 +166,7 @@ def _metrics(trainer: Trainer, device: torch.device) -> dict[str, Any]:
         "parameters": model.config.num_parameters(),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "device": str(device),
+        "layout": dict(trainer.ranks.degrees),
         "compiled": trainer.settings.compile,
     }
 
@@ -187,18 +208,29 @@ def _families(tune: TuneConfig, examples: list[Example]) -> np.ndarray | None:
 
 @torch.no_grad()
 def with_reference(
-    objective: PreferenceObjective, examples: Examples, stream: ExampleStream, display: Display
+    objective: PreferenceObjective,
+    examples: Examples,
+    stream: ExampleStream,
+    display: Display,
+    ranks: Ranks = ALONE,
 ) -> Examples:
-    """Gives pairs with the log-probabilities of both answers by the network as it is now."""
-    device = objective.model.device
+    """Gives pairs with the log-probabilities of both answers by the network as it is now; several
+    ranks compute some each."""
+    device, count = objective.model.device, stream.rows_per_epoch
     found = np.zeros((len(examples), 2), dtype=np.float32)
     objective.model.eval()
-    with display.task("reference", stream.rows_per_epoch, "rows") as task:
-        for number in range(stream.rows_per_epoch):
-            answers, _ = objective.answers(rows_of(stream.rows_numbered([number]), device))
-            found[stream.members(number)] = answers.log_probs.view(-1, 2).float().cpu().numpy()
-            task.advance(1)
+    with display.task("reference", count, "rows") as task:
+        for first in range(0, count, ranks.count):
+            # Who has none left while others do computes one for nothing.
+            number = first + ranks.number
+            row = min(number, count - 1)
+            answers, _ = objective.answers(rows_of(stream.rows_numbered([row]), device))
+            if number < count:
+                found[stream.members(row)] = answers.log_probs.view(-1, 2).float().cpu().numpy()
+            task.advance(min(ranks.count, count - first))
+    ranks.settle()
     objective.model.train()
+    found = ranks.total_of_all(torch.from_numpy(found)).numpy()
     # Whether an answer is good, if that is known, is the last of them.
     told = () if examples.targets is None else (examples.targets,)
     return replace(examples, targets=np.concatenate([found, *told], axis=1))
