@@ -31,6 +31,7 @@ REMEDIES: dict[str, list[str]] = {
     "class_weights: effective": ["tune.class_weights=effective"],
     "focus: 2": ["tune.focus=2"],
     "adjusted": ["tune.adjusted=true"],
+    "adjusted: 0.5": ["tune.adjusted=0.5"],
     "sampling: root": ["tune.sampling=root"],
     "sampling: balanced": ["tune.sampling=balanced"],
     "thresholds: validation": ["tune.thresholds=validation"],

@@ -194,7 +194,7 @@ class Model:
 
 
 def answering(
-    model: str | Path, device: str = "auto", served: str | None = None
+    model: str | Path, device: str = "auto", served: str | None = None, chat: bool = False
 ) -> tuple[LanguageModel, Path]:
     """Gives whoever answers tasks for a model, and the folder its results are kept in.
 
@@ -203,17 +203,27 @@ def answering(
             the URL of an OpenAI-compatible endpoint (`http://127.0.0.1:8000/v1`).
         device: where it computes.
         served: name by which an endpoint knows the model.
+        chat: ask as in a conversation, by the model's chat template.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or it has no chat template.
     """
     from tianti.device import choose_device
+    from tianti.evaluate.models.conversing import Conversing
     from tianti.evaluate.models.endpoint import Endpoint
     from tianti.evaluate.models.foreign import Foreign
     from tianti.evaluate.models.network import Network
     from tianti.exchange.huggingface import is_own
+    from tianti.tune.tokenizing import conversation_template
 
-    if str(model).startswith(("http://", "https://")):
+    elsewhere = str(model).startswith(("http://", "https://"))
+    if chat and (elsewhere or not is_own(model_folder(model))):
+        raise UserError(
+            tr("only a model of ours is asked by its chat template"),
+            where=model,
+            remedy=tr("Leave --chat out"),
+        )
+    if elsewhere:
         if not served:
             raise UserError(
                 tr("an endpoint needs the name of its model"),
@@ -228,6 +238,9 @@ def answering(
         return foreign, Path(EVALUATIONS) / f"{foreign.name}-{foreign.identity[:8]}"
     loaded = load_model(path, device)
     network = Network(path, loaded.transformer, loaded.tokenizer)
+    if chat:
+        template = conversation_template(path, loaded.tokenizer)
+        network = Conversing(path, loaded.transformer, loaded.tokenizer, template)
     return network, path.parent / EVALUATIONS if path.name == "model" else (
         Path(EVALUATIONS) / f"{network.name}-{network.identity[:8]}"
     )

@@ -21,6 +21,7 @@ from tests.tune.conftest import (
     recipe,
     reviews,
     several,
+    write,
 )
 from tianti.errors import UserError
 from tianti.progress import SILENT
@@ -62,6 +63,15 @@ CASES = {
     "cut bits": (SHARD, "translate", pairs, "translated", {"method": "dora", "quantize": "int8"}),
     "dpo": (SHARD, "prefer", preferred, "translated", {"train": {"batch_tokens": 384}}),
     "kto": (COPIES, "prefer", preferred, "translated", {"preference": "kto"}),
+    # Ranks that have nothing at all, of a step's one row or of validation's.
+    "one row": (COPIES, "translate", pairs, "translated", {"train": {"batch_tokens": 64}}),
+    "one pair": (
+        COPIES,
+        "prefer",
+        preferred,
+        "translated",
+        {"train": {"batch_tokens": 128}, "preference": "kto"},
+    ),
     "rated": (SHARD, "reward", preferred, "translated", {}),
 }
 
@@ -85,6 +95,8 @@ def tunings(deep, tmp_path_factory):
         changes = dict(told)
         here = folder / name
         here.mkdir()
+        if name.startswith("one"):
+            changes["validation"] = write(here / "few.jsonl", rows(2, 1))
         # A steep start makes much of rounding.
         train = {"optimizer": "adamw", "learning_rate": 0.002} | changes.pop("train", {})
         made = recipe(task, here, rows, steps=12, base=base and deep, train=train, **changes)

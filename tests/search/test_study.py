@@ -6,10 +6,11 @@ import shutil
 import signal
 
 import pytest
+import yaml
 
 from tests.conftest import tiny_recipe
+from tests.tune.conftest import pairs, reviews
 from tests.tune.conftest import recipe as tuning
-from tests.tune.conftest import reviews
 from tianti import interruption
 from tianti.errors import UserError
 from tianti.recipe import Recipe
@@ -205,8 +206,56 @@ def test_settings_of_a_tuning_are_searched_by_the_figure_that_steers_it(tmp_path
     folder = tmp_path / "out" / "trials" / f"{best['number']:04d}"
     inode = (folder / "tokenizer" / "tokenizer.json").stat().st_ino
     assert (tmp_path / "out" / "base" / "tokenizer" / "tokenizer.json").stat().st_ino == inode
-    with pytest.raises(UserError, match="cannot be compared"):
-        run(tmp_path, 3, ["tune.steer=loss,accuracy"])
+    for setting, wrong in (
+        ("tune.steer=loss,accuracy", "cannot be compared"),
+        ("tune.preference=dpo,kto", "cannot be compared"),
+    ):
+        with pytest.raises(UserError, match=wrong):
+            run(tmp_path, 3, [setting])
+
+
+def test_a_tuning_begins_with_its_own_settings_and_all_learn_as_long(tmp_path, monkeypatch):
+    made = tuning("classify", tmp_path, reviews)
+    values = made.model_dump(exclude_unset=True)
+    values["train"] = {}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values), "utf-8")
+    seen = []
+
+    def train(recipe, settings, folder, watch, figure):
+        seen.append(dict(item.split("=") for item in settings))
+        told = ("parameters", "tokens", "tokens_per_second", "train_seconds")
+        return dict.fromkeys(told, 1.0) | {f"validation_{figure}": None}
+
+    monkeypatch.setattr(study_module, "train", train)
+    settings = [
+        "train.batch_tokens=64..1024",
+        "train.dropout=0..0.5",
+        "train.optimizer=muon,adamw",
+    ]
+    with pytest.raises(UserError, match="no finite number"):
+        run(tmp_path, 4, settings)
+    first = seen[0]
+    own = {"train.batch_tokens": "64", "train.dropout": "0.1", "train.optimizer": "muon"}
+    assert {name: first[name] for name in own} == own
+    assert len({one["train.budget"] for one in seen}) == 1
+    for one in seen:
+        tokens = int(one["train.batch_tokens"]) * int(one["train.validate_every"])
+        assert tokens == pytest.approx(64 * int(first["train.validate_every"]), abs=1024)
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "base", "setting"),
+    [
+        ("translate", pairs, None, "tokenizer.vocab_size=300,400"),
+        ("translate", pairs, None, "tune.context=64,128"),
+        ("classify", reviews, "base", "model.width=32,64"),
+    ],
+)
+def test_settings_of_a_tuning_that_say_nothing_are_refused(tmp_path, task, rows, base, setting):
+    made = tuning(task, tmp_path, rows, base=base)
+    (tmp_path / "recipe.yaml").write_text(made.as_yaml(), "utf-8")
+    with pytest.raises(UserError, match=r"different kinds|change nothing"):
+        run(tmp_path, 3, [setting])
 
 
 def test_without_optuna_nothing_is_begun(tmp_path, monkeypatch):

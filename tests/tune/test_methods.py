@@ -446,9 +446,9 @@ def test_rare_classes_are_drawn_more_often(sampling, ratio):
         ({"examples_per_class": 9}, ["examples"]),
         ({"columns": {"text": "text"}}, ["examples", "model", "test"]),
         ({"max_tokens": 7}, ["evaluate", "model"]),
-        ({"beams": 3}, ["evaluate", "model"]),
         ({"test_examples": 7}, ["evaluate"]),
         # What changes nothing.
+        ({"beams": 3}, []),
         ({"lora": {"rank": 3}}, []),
         ({"attention": "both"}, []),
     ],

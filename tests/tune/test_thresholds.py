@@ -15,7 +15,7 @@ from tianti.files import read_json
 from tianti.tune.config import TuneConfig
 from tianti.tune.predictor import Predictor
 from tianti.tune.stage import _shares
-from tianti.tune.thresholds import offsets_of
+from tianti.tune.thresholds import each_class, offsets_of
 
 
 def drawn(seed, count, classes):
@@ -32,13 +32,13 @@ def drawn(seed, count, classes):
 def test_each_of_several_classes_has_the_threshold_of_highest_f1(seed):
     scores, gold = drawn(seed, 40, 3)
     right = np.eye(3, dtype=bool)[gold]
-    found = np.array(offsets_of(scores, right, True))
+    found = np.array(each_class(scores, right, True))
     for number in range(3):
         mine = f1_score(right[:, number], scores[:, number] + found[number] > 0)
         cuts = [*np.unique(scores[:, number]) - 0.01, 99]
         best = max(f1_score(right[:, number], scores[:, number] > cut) for cut in cuts)
         assert mine == pytest.approx(best)
-    assert offsets_of(scores, np.zeros((40, 3), bool), True) == [0, 0, 0]
+    assert each_class(scores, np.zeros((40, 3), bool), True) == [0, 0, 0]
 
 
 def macro_f1(scores, offsets, gold):
@@ -48,7 +48,7 @@ def macro_f1(scores, offsets, gold):
 @pytest.mark.parametrize("seed", range(6))
 def test_of_two_classes_the_offset_of_highest_macro_f1_is_found(seed):
     scores, gold = drawn(seed, 40, 2)
-    found = offsets_of(scores, np.eye(2, dtype=bool)[gold], False)
+    found = each_class(scores, np.eye(2, dtype=bool)[gold], False)
     cuts = np.unique(scores[:, 0] - scores[:, 1])
     best = max(macro_f1(scores, [0, cut], gold) for cut in [*(cuts - 1e-3), *(cuts + 1e-3)])
     assert macro_f1(scores, found, gold) == pytest.approx(best)
@@ -57,11 +57,41 @@ def test_of_two_classes_the_offset_of_highest_macro_f1_is_found(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_of_three_classes_none_alone_makes_it_better(seed):
     scores, gold = drawn(seed, 60, 3)
-    found = np.array(offsets_of(scores, np.eye(3, dtype=bool)[gold], False))
+    found = np.array(each_class(scores, np.eye(3, dtype=bool)[gold], False))
     best = macro_f1(scores, found, gold)
     assert best >= macro_f1(scores, [0, 0, 0], gold)
     for number, step in itertools.product(range(3), np.arange(-3, 3, 0.05)):
         assert macro_f1(scores, found + step * np.eye(3)[number], gold) <= best + 1e-9
+
+
+@pytest.mark.parametrize("several_are_right", [False, True])
+def test_classes_get_thresholds_of_their_own_only_where_these_hold_for_other_examples(
+    several_are_right,
+):
+    draw = np.random.default_rng(0)
+    gold = draw.choice(3, size=600, p=[0.5, 0.3, 0.2])
+    right, noise = np.eye(3, dtype=bool)[gold], draw.normal(size=(600, 3))
+    good = noise + np.where(right, 4.0, -4.0)
+    # Nothing is to be mended.
+    assert offsets_of(good, right, several_are_right) == [0, 0, 0]
+    # Each class is off by something else.
+    off = np.array([1.0, -5.0, 4.0])
+    found = np.array(offsets_of(good + off, right, several_are_right))
+    moved = found + off
+    assert np.abs(moved - moved.mean() * (not several_are_right)).max() < 3
+    # Scores say nothing, and there are few: what fits best is chance.
+    held = []
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        few, gold = draw.normal(size=(30, 3)), draw.integers(3, size=30)
+        right = np.eye(3, dtype=bool)[gold]
+        other = draw.normal(size=(3000, 3))
+        truth = draw.integers(3, size=3000)
+        held.append(
+            [macro_f1(other, of(few, right, False), truth) for of in (offsets_of, each_class)]
+        )
+    ours, fitted = np.mean(held, axis=0)
+    assert ours > fitted
 
 
 @pytest.mark.parametrize("rows", [reviews, several])

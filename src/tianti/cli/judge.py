@@ -48,6 +48,9 @@ def eval_command(
     served: Annotated[
         str | None, typer.Option(help=tr("Name by which an endpoint knows the model."))
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help=tr("Ask as in a conversation, by the chat template."))
+    ] = False,
     field: Annotated[str, typer.Option(help=tr("The field that holds the text."))] = "text",
     stride: Annotated[
         int | None, typer.Option(min=1, help=tr("Tokens a window moves on; half the context."))
@@ -62,14 +65,16 @@ def eval_command(
             remedy=tr("For example: tianti eval MODEL --task blimp; `tianti tasks` lists them"),
         )
     of_tasks = {"--out": out, "--data": data, "--served": served, "--steps": steps or None}
+    of_tasks |= {"--chat": chat or None}
     if tasks:
         _refuse({"--include": include, "--stride": stride}, "--task")
         given = {"few_shot.k": shots, "limit": limit}
         changes = {name: value for name, value in given.items() if value is not None}
         if steps:
+            _refuse({"--chat": chat or None}, "--steps")
             _judge_steps(model, tasks, data, out, changes, device, as_json)
             return
-        _judge(model, tasks, data, out, changes, served, device, as_json)
+        _judge(model, tasks, data, out, changes, served, device, chat, as_json)
     elif harness:
         _refuse(of_tasks | {"--stride": stride}, "--harness")
         _run_harness(model, harness, include, shots, limit, device)
@@ -101,13 +106,14 @@ def _judge(
     changes: dict[str, int],
     served: str | None,
     device: str,
+    chat: bool,
     as_json: bool,
 ) -> None:
     from tianti.api import answering, evaluate
     from tianti.judge.page import PAGE
     from tianti.judge.terminal import say_evaluation
 
-    answerer, place = answering(model, device, served)
+    answerer, place = answering(model, device, served, chat)
     results = evaluate(answerer, tasks, data=data, out=out or place, changes=changes)
     if as_json:
         print_json({"evaluate": results})

@@ -37,7 +37,7 @@ def launch_command(
     from tianti.files import write_text
     from tianti.recipe import Recipe
     from tianti.scale.jobs import Job, kubernetes_job, slurm_script
-    from tianti.scale.layout import settle
+    from tianti.scale.layout import refuse_untunable, settle
 
     if slurm == kubernetes:
         raise UserError(
@@ -47,7 +47,9 @@ def launch_command(
         )
     loaded = Recipe.load(recipe, overrides or [])
     # A layout for another number of devices is better known now than in the queue.
-    settle(loaded.layout, machines * per_machine, per_machine)
+    settled = settle(loaded.layout, machines * per_machine, per_machine)
+    if loaded.tune is not None:
+        refuse_untunable(settled)
     job = Job(
         name=loaded.name,
         command=["run", str(recipe), *(overrides or [])],

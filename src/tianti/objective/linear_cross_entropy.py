@@ -223,6 +223,8 @@ def chunk_rows(tokens: int, weight: Tensor, vocabulary: int) -> int:
     else:
         # Tiles of a GPU's products are this high.
         most = max(1, GPU_CHUNK_LOGITS // vocabulary // 128) * 128
+    if not tokens:
+        return most
     chunks = -(-tokens // most)
     even = next((n for n in range(chunks, 2 * chunks) if tokens % n == 0), chunks)
     return max(1, tokens // even) if tokens % even == 0 else most

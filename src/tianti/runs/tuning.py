@@ -11,6 +11,7 @@ from tianti.messages import tr
 from tianti.recipe import Recipe
 from tianti.runs.stages import helpers_of, known_hashes
 from tianti.tune.config import (
+    READ,
     ExamplesStageConfig,
     JudgeStageConfig,
     TuneConfig,
@@ -25,7 +26,7 @@ _BASE_FILES = ("*.safetensors", "*.json", "*.jinja")
 _READING = {"task", "columns", "labels", "several", "examples_per_class", "augment"}
 _FILES = {"train", "validation", "test"}
 _ENCODING = {"task", "several", "template", "pattern", "more_tokens"}
-_JUDGING = {"test_examples", "max_tokens", "beams"}
+_JUDGING = {"test_examples", "max_tokens"}
 
 
 def base_of(recipe: Recipe) -> Path | None:
@@ -65,7 +66,7 @@ def tuning_config(
         identity = [said, size if base is None else _content(base, run)]
         return TunedTokenizerConfig(tune, base, size), identity
     if stage == "evaluate":
-        said = tune.model_dump(mode="json", include=_JUDGING)
+        said = tune.model_dump(mode="json", include=_JUDGING) | _search_of(tune)
         return JudgeStageConfig(tune, recipe.device), said
     derivation = derive_tuning_from(recipe, metrics)
     settings = derivation.train
@@ -78,6 +79,11 @@ def tuning_config(
         "settings": settings.model_dump(mode="json", exclude={"save_every", "keep_checkpoints"}),
     }
     return call, covered
+
+
+def _search_of(tune: TuneConfig) -> dict[str, Any]:
+    """Gives how text is searched for, where any is written."""
+    return {"beams": tune.searched} if tune.searched > 1 and tune.task not in READ else {}
 
 
 def _shape_of(tune: TuneConfig) -> dict[str, Any]:
@@ -96,12 +102,14 @@ def _read(where: str | list[str] | float | None, tune: TuneConfig, run: Path) ->
 def _used(tune: TuneConfig, stage: str) -> dict[str, Any]:
     """Gives the settings that training goes by; of the model stage what it writes down too."""
     # The network and the form of examples stand beside it.
-    left_out = _READING | _FILES | _JUDGING | {"attention", "context", "template", "thresholds"}
+    left_out = _READING | _FILES | _JUDGING
+    left_out |= {"attention", "context", "template", "thresholds", "beams"}
     if tune.method not in ("lora", "dora"):
         left_out |= {"lora"}
     if stage == "model":
-        left_out -= {"columns", "max_tokens", "beams", "thresholds"}
-    return tune.model_dump(mode="json", exclude=left_out)
+        left_out -= {"columns", "max_tokens", "thresholds"}
+    searched = _search_of(tune) if stage == "model" else {}
+    return tune.model_dump(mode="json", exclude=left_out) | searched
 
 
 def derive_tuning_from(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> TuneDerivation:

@@ -157,7 +157,7 @@ def refuse_untunable(layout: Layout) -> None:
     Raises:
         UserError: the error names the setting to change.
     """
-    for name in ("context", "tensor", "pipeline", "expert"):
+    for name in ("context", "tensor", "pipeline", "stages", "expert"):
         if getattr(layout, name) > 1:
             raise UserError(
                 tr("a network is tuned in copies, or cut over devices: not with {name}", name=name),

@@ -21,7 +21,12 @@ SEARCHED = ("train", "model", "tokenizer", "tune")
 # Settings of a tuning that change what is validated, or nothing that validation sees.
 FIXED = (
     *("task", "train", "validation", "test", "columns", "labels", "several", "steer"),
-    *("examples_per_class", "thresholds", "test_examples", "max_tokens", "beams"),
+    *("examples_per_class", "thresholds", "test_examples", "max_tokens", "beams", "preference"),
+)
+# What a token is, or how its loss is counted: losses of trials that differ in it are of two kinds.
+CHANGES_LOSS = (
+    *("tokenizer.vocab_size", "tune.more_tokens", "tune.template", "tune.context", "tune.beta"),
+    "train.label_smoothing",
 )
 EXAMPLE = "train.learning_rate=0.002..0.05 train.optimizer=muon,adamw"
 

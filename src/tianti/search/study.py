@@ -23,9 +23,10 @@ from tianti.runs.runner import carry_out
 from tianti.runs.stages import derive_from_metrics
 from tianti.runs.tuning import derive_tuning_from
 from tianti.scale.derive import Derivation
-from tianti.search.space import Space, Value, parse_space
+from tianti.search.space import CHANGES_LOSS, Space, Value, parse_space
 from tianti.search.trial import Pruned, TrialFailed, forget, link_stages, train
 from tianti.train.objective import Steering
+from tianti.tune.config import TuneConfig
 from tianti.tune.derive import TuneDerivation
 from tianti.tune.steering import steering_of
 
@@ -82,6 +83,8 @@ def search(
         raise not_installed("optuna", "search")
     space, fixed = parse_space(settings)
     base = Recipe.load(recipe, fixed)
+    if base.tune is not None:
+        _refuse_of_tuning(space, base, base.tune)
     for setting, values in space.items():
         for value in values.examples():
             Recipe.load(recipe, [*fixed, f"{setting}={_text(value)}"])
@@ -89,9 +92,44 @@ def search(
     with one_writer(folder), interruption.signals_handled():
         derived = _prepared(base, folder / "base", display)
         study = _Study(Path(recipe), base, space, fixed, folder, storage, display)
+        study.alike = partial(_alike, base, derived) if base.tune is not None else study.alike
         study.begin(_defaults(space, base, derived))
         study.run(trials)
         return Search(folder, study.conclude())
+
+
+def _refuse_of_tuning(space: Space, recipe: Recipe, tune: TuneConfig) -> None:
+    """Refuses what trials of a tuning cannot be compared by, or what changes nothing.
+
+    Raises:
+        UserError: the setting, and what to do.
+    """
+    for setting in space:
+        if recipe.base is not None and setting.split(".")[0] in ("model", "tokenizer"):
+            raise UserError(
+                tr("the base decides this: it would change nothing"),
+                where=setting,
+                remedy=tr("Leave it out"),
+            )
+        smoothed = setting == "train.label_smoothing" and tune.task != "prefer"
+        if steering_of(tune).name == "loss" and setting in CHANGES_LOSS and not smoothed:
+            raise UserError(
+                tr("trials that differ in this have losses of different kinds"),
+                where=setting,
+                remedy=tr("Give it one value"),
+            )
+
+
+def _alike(recipe: Recipe, derived: Callable[[str], Any], values: dict[str, Value]) -> list[str]:
+    """Gives what has all trials of a tuning learn as long, and be validated as often."""
+    found = []
+    if "budget" not in recipe.train.model_fields_set:
+        found.append(f"train.budget={derived('train.budget')}")
+    if "validate_every" not in recipe.train.model_fields_set:
+        ours = int(values.get("train.batch_tokens", 0)) or derived("train.batch_tokens")
+        between = derived("train.validate_every") * derived("train.batch_tokens")
+        found.append(f"train.validate_every={max(1, round(between / ours))}")
+    return found
 
 
 def _text(value: Value) -> str:
@@ -119,7 +157,9 @@ def _defaults(
         said: Any = getattr(recipe, section)
         for part in name.split("."):
             said = getattr(said, part, None)
-        if said in (None, "auto"):
+        # Of a tuning's training what is not said is derived, whatever pretraining's default is.
+        open_ = recipe.tune is not None and section == "train"
+        if said in (None, "auto") or (open_ and name not in recipe.train.model_fields_set):
             said = derived(setting)
         if not values.holds(said):
             return None
@@ -161,6 +201,8 @@ class _Study:
         self.path, self.recipe, self.space, self.fixed = path, recipe, space, fixed
         self.folder, self.display = folder, display
         self.figure = BITS if recipe.tune is None else steering_of(recipe.tune)
+        # Gives what else a trial is told.
+        self.alike: Callable[[dict[str, Value]], list[str]] = lambda values: []
         self.owner = f"{socket.gethostname()}:{folder.resolve()}"
         self.study = self._open(storage)
 
@@ -250,6 +292,7 @@ class _Study:
         folder.mkdir(parents=True, exist_ok=True)
         link_stages(self.folder / "base", folder)
         settings = [*self.fixed, *(f"{name}={_text(value)}" for name, value in values.items())]
+        settings += self.alike(values)
         started = time.perf_counter()
 
         def watch(number: int, value: float) -> bool:
@@ -274,7 +317,13 @@ class _Study:
         for name in ("parameters", "tokens", "tokens_per_second", "train_seconds"):
             trial.set_user_attr(name, metrics[name])
         trial.set_user_attr("seconds", time.perf_counter() - started)
-        self.study.tell(trial, metrics[f"validation_{self.figure.name}"])
+        figure = metrics[f"validation_{self.figure.name}"]
+        if figure is None:
+            trial.set_user_attr("error", tr("its validation is no finite number"))
+            self.study.tell(trial, state=TrialState.FAIL)
+            forget(folder)
+            return False
+        self.study.tell(trial, figure)
         return True
 
     def _counted(self) -> list[Any]:
@@ -320,6 +369,7 @@ class _Study:
         if complete:
             best = complete[0]
             settings = [f"{name}={_text(value)}" for name, value in best.params.items()]
+            settings += self.alike(best.params)
             chosen = Recipe.load(self.path, [*self.fixed, *settings])
             write_text(self.folder / BEST, chosen.as_yaml(everything=False))
             folder = self.folder / best.user_attrs["folder"]

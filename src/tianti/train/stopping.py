@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tianti.train.checkpoint import TrainState
 
 
@@ -13,7 +15,8 @@ def note_validation(state: TrainState, cost: float, patience: int | None) -> boo
         cost: of this one, the less the better; see `tianti.train.objective.Steering`.
         patience: after so many without a better one training stops; None for never.
     """
-    if state.best_validation is None or cost < state.best_validation:
+    best = state.best_validation
+    if best is None or math.isnan(best) or cost < best:
         state.best_validation, state.best_step = cost, state.step
         state.validations_since_best = 0
         return True

@@ -231,7 +231,11 @@ class TuneConfig(BaseModel):
         "none", description="Rare classes count more in the loss."
     )
     focus: float = Field(0.0, ge=0, description="The focal loss's γ; 2 is usual.")
-    adjusted: bool = Field(False, description="Logits are adjusted by the classes' shares.")
+    adjusted: bool | Annotated[float, Field(ge=0, le=4)] = Field(
+        False,
+        description="Logits are adjusted by the classes' shares: all the way (true), or less, such"
+        " as 0.5.",
+    )
     sampling: Literal["natural", "root", "balanced"] = Field(
         "natural", description="Rare classes are drawn more often: by the root of shares, or alike."
     )

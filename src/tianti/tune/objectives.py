@@ -78,7 +78,7 @@ class ClassObjective:
         if tune.class_weights != "none":
             self._weights = class_weights(counts, tune.class_weights)
         if tune.adjusted:
-            self._priors = log_priors(counts)
+            self._priors = float(tune.adjusted) * log_priors(counts)
 
     def __call__(self, rows: Rows) -> Told:
         """Gives the summed loss of some rows."""

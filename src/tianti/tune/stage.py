@@ -112,6 +112,8 @@ def tune(
         begin = partial(_begin_classifier, config, network, tokenizer, stream, ranks)
     data = read(held, kept)
     trainer = Trainer(model, settings, data, out, display, begin, ranks, objective, begun)
+    # Each rank has its part of it now.
+    del begun
     if isinstance(objective, PreferenceObjective) and objective.needs_reference:
         # By the network as it is laid out, before anything is learnt or gone on with.
         known = (

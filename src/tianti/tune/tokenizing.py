@@ -175,6 +175,18 @@ def template_for(task: str, folder: Path, tokenizer: Tokenizer) -> ChatTemplate 
     return None if source is None else ChatTemplate(source, template_tokens(tokenizer))
 
 
+def conversation_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
+    """Gives the chat template of a model.
+
+    Raises:
+        UserError: it has none.
+    """
+    source = template_of(folder)
+    if source is None:
+        raise UserError(tr("the model has no chat template"), where=folder)
+    return ChatTemplate(source, template_tokens(tokenizer))
+
+
 def template_of(folder: Path) -> str | None:
     """Gives the chat template of a model directory."""
     path = folder / "chat_template.jinja"

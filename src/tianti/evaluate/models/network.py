@@ -59,6 +59,7 @@ class Network:
             training; without it, a request that has no context still gets it.
         step: of its training, where it is one of several checkpoints.
         weights: see `identity_of`.
+        settings: what else decides its answers.
 
     Attributes:
         training_text: the documents it was trained on, where it lies in their run.
@@ -75,11 +76,12 @@ class Network:
         begin: bool = True,
         step: int | None = None,
         weights: Path | None = None,
+        settings: Sequence[str] = (),
     ):
         self.name = folder.parent.name if folder.name == "model" else folder.name
         if step is not None:
             self.name += f"-{step}"
-        self.identity = identity_of(folder, begin, weights=weights)
+        self.identity = identity_of(folder, begin, *settings, weights=weights)
         corpus = folder.parent / "corpus" / "train"
         self.training_text = corpus if folder.name == "model" and corpus.is_dir() else None
         self.step = step
