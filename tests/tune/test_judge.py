@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.tune.conftest import write
 from tianti.tune.form import Form
 from tianti.tune.judge import figures_of
+from tianti.tune.shown import shown_predictions
 from tianti.tune.tags import spans_of
 
 metrics = pytest.importorskip("sklearn.metrics")
@@ -100,3 +102,11 @@ def test_entities_count_where_both_ends_and_the_kind_are_right():
 def test_what_tags_tell(tags, spans):
     each = tags.split()
     assert spans_of(each, [(n, n + 1) for n in range(len(each))]) == spans
+
+
+def test_examples_are_shown_whatever_ends_lines_in_them(tmp_path):
+    texts = ["a\u2028b", "c\u0085d", "e\rf\x0bg\x1ch"]
+    rows = [{"text": t, "label": "x", "predicted": {"label": "y", "scores": {}}} for t in texts]
+    write(tmp_path / "predictions.jsonl", rows)
+    found = shown_predictions(tmp_path / "predictions.jsonl")
+    assert [one["asked"] for one in found] == texts

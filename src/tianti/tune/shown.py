@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ def shown_predictions(path: Path) -> list[dict[str, str]]:
     """Gives some test examples with what was wanted and said, wrong ones first."""
     if not path.is_file():
         return []
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-    told = [_shown(row) for row in rows[:2000]]
+    # A file's lines, and not those of `str.splitlines`: texts have other ends of lines in them.
+    with path.open(encoding="utf-8") as file:
+        told = [_shown(json.loads(line)) for line in islice(file, 2000)]
     wrong = [row for row in told if row["wanted"] != row["said"]]
     right = [row for row in told if row["wanted"] == row["said"]]
     return [*wrong[:SHOWN_PREDICTIONS], *right[: SHOWN_PREDICTIONS // 3]]
