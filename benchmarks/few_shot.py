@@ -67,6 +67,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "class means": {"pattern": True, "start": "examples", "method": "none"},
     "prompt alone": {"pattern": True, "words": True, "method": "none"},
     "in context": {"pattern": True, "words": True, "method": "none", "shown": True},
+    "related": {"related": True},
 }
 # Those that go by no more examples than fit a prompt, or by none.
 ONLY_FOR = {"prompt alone": (4,), "in context": (4,)}
@@ -79,7 +80,10 @@ WHAT = {
     "class means": "nothing: `pattern`, `start: examples`, `method: none`",
     "prompt alone": "nothing: `pattern`, `words`, `method: none`; no example is seen",
     "in context": "nothing; the prompt shows two examples of each class",
+    "related": "all weights of a model tuned for whole reviews (`recipes/tune/imdb.yaml`)",
 }
+# Tasks for which there is a model of a related one.
+RELATED = {"related": ("sst2",)}
 HEAD = """
 Accuracy in percent with k examples of each class to learn from and as many to steer by: mean of
 five draws with its 95 % interval by Student's t. The base is `recipes/base-en-zh.yaml`
@@ -124,7 +128,9 @@ def shown_before(task: dict[str, Any], rows: list[dict[str, str]], seed: int) ->
     return f"{escaped}\n{task['pattern']}"
 
 
-def accuracy(task: dict[str, Any], base: Path, method: str, count: int, seed: int) -> float:
+def accuracy(
+    task: dict[str, Any], base: Path, related: Path, method: str, count: int, seed: int
+) -> float:
     """Gives the accuracy of one training."""
     from tianti.api import run
     from tianti.files import read_json
@@ -151,7 +157,7 @@ def accuracy(task: dict[str, Any], base: Path, method: str, count: int, seed: in
         tune["test"] = write(where / "test.jsonl", tests)
         made: dict[str, Any] = {"name": "few", "seed": seed, "device": "cpu", "tune": tune}
         if told.get("base", True):
-            made["base"] = str(base)
+            made["base"] = str(related if told.get("related") else base)
         else:
             config = read_json(base / "model" / "config.json")
             made["model"] = {
@@ -194,6 +200,7 @@ def main() -> None:
     """Measures what is not there yet and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, default=ROOT / "runs" / "base-en-zh")
+    parser.add_argument("--related", type=Path, default=ROOT / "runs" / "tune" / "imdb-0")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS))
@@ -210,8 +217,9 @@ def main() -> None:
                     for method in options.methods:
                         # What is shown of fifteen classes does not fit the context.
                         long = (name, method) == ("tnews", "in context")
-                        if not long and count in ONLY_FOR.get(method, (count,)):
-                            told = (TASKS[name], options.base, method, count, seed)
+                        other = name not in RELATED.get(method, (name,))
+                        if not long and not other and count in ONLY_FOR.get(method, (count,)):
+                            told = (TASKS[name], options.base, options.related, method, count, seed)
                             key = f"{name}/{method}/{count}/{seed}"
                             cells.measure(key, partial(accuracy, *told))
     if options.table == TABLE:
