@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.conftest import random_model
 from tests.tune.conftest import (
     TINY,
     config_of,
@@ -30,7 +32,9 @@ from tianti.scale.launch import settled_task
 from tianti.train.checkpoint import load_last_good
 from tianti.train.config import LayoutConfig
 from tianti.train.log import read_log
+from tianti.train.ranks import Ranks
 from tianti.train.trainer import CHECKPOINTS, LOG
+from tianti.tune.network import refuse_other_weights
 from tianti.tune.stage import tune
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +142,31 @@ def test_several_processes_tune_from_a_recipe_and_one_goes_on(tmp_path):
     assert found.results["evaluate"]["figures"]["accuracy"]["value"] > 0.9
     # The number of processes changes nothing of what there is.
     assert carry_out(made, tmp_path / "run", display=SILENT).done == ()
+
+
+class Two(Ranks):
+    """A rank beside another that says something else, or the same."""
+
+    def __init__(self, other):
+        self.other = other
+
+    def greatest(self, *values):
+        return [max(pair) for pair in zip(values, self.other or values, strict=True)]
+
+
+def test_ranks_that_begin_with_other_weights_are_refused():
+    held = dict(random_model().named_parameters())
+    refuse_other_weights(held, Two(None))
+    with pytest.raises(UserError, match="different weights"):
+        refuse_other_weights(held, Two((7, -7)))
+    with torch.no_grad():
+        held["embedding.weight"][3, 4] += 1e-6
+    said = []
+    for _ in range(2):
+        refuse_other_weights(held, SimpleNamespace(greatest=lambda *v: said.append(v) or v))
+        with torch.no_grad():
+            held["embedding.weight"][3, 4] *= 1.001
+    assert said[0] != said[1]
 
 
 @pytest.mark.parametrize("name", ["tensor", "context", "pipeline"])

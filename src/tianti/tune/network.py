@@ -20,6 +20,7 @@ from tianti.model.initialization import initialize, layer_of
 from tianti.model.lora import LoraConfig, attach
 from tianti.model.transformer import Transformer
 from tianti.model.vocabulary import extend_vocabulary
+from tianti.train.ranks import Ranks
 from tianti.tune.config import FURTHER, TASK, TuneConfig
 from tianti.tune.derive import TuneStageConfig
 from tianti.tune.form import Form
@@ -52,6 +53,27 @@ def without_memory(model: Transformer) -> dict[str, Tensor]:
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     model.to("meta")
     return {name: tensor.detach() for name, tensor in held.items()}
+
+
+def refuse_other_weights(begun: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """Compares what ranks begin with, each of which has read or computed it by itself.
+
+    Raises:
+        UserError: on every rank, where one has something else.
+    """
+    sums = 0
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    for name in sorted(begun):
+        tensor = begun[name].detach().contiguous()
+        bits = tensor.view(whole[tensor.element_size()]).sum(dtype=torch.int64)
+        sums = (31 * sums + int(bits)) % 2**61
+    most, least = ranks.greatest(sums, -sums)
+    if most != -least:
+        raise UserError(
+            tr("ranks begin with different weights"),
+            where="base",
+            remedy=tr("Give all of them the same base, and processors of one kind"),
+        )
 
 
 def build_network(config: TuneStageConfig, tokenizer: Path | None = None) -> Network:

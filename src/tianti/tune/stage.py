@@ -34,7 +34,7 @@ from tianti.tune.derive import TuneStageConfig
 from tianti.tune.encode import Encoder, counts_of
 from tianti.tune.examples import Example, load_examples
 from tianti.tune.form import Form
-from tianti.tune.network import Network, build_network, without_memory
+from tianti.tune.network import Network, build_network, refuse_other_weights, without_memory
 from tianti.tune.objectives import objective_of
 from tianti.tune.predictor import Predictor
 from tianti.tune.preferring import PreferenceObjective
@@ -81,6 +81,8 @@ def tune(
     network = build_network(config, inputs["tokenizer"])
     model = network.model
     begun = None if ranks.alone else without_memory(model)
+    if begun is not None:
+        refuse_other_weights(begun, ranks)
     place(model, settings, device)
     train, validation = (load_examples(inputs["examples"] / n) for n in (TRAIN, VALIDATION))
     originals = [example for example in train if COPY not in example]
