@@ -25,7 +25,7 @@ quickstart: $(VENV)/.installed
 
 ## All tests.
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2
 
 ## Style, types, floors, documents.
 check: $(VENV)/.installed-dev

@@ -24,22 +24,6 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("tianti", deadline=None)
 hypothesis.settings.load_profile("tianti")
 
-# Tests that share what takes long to make: one worker runs all of each, and the largest come first.
-TOGETHER = (
-    *(f"distributed/test_{name}.py" for name in ("training", "tuning", "elastic", "ray", "launch")),
-    *("judge/test_harness.py", "judge/test_foreign.py", "exchange/test_families.py"),
-    *("faults/test_run_damage.py", "faults/test_corpus_kill.py", "search/test_study.py", "tune/"),
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent).as_posix()
-        for group in TOGETHER:
-            if place.startswith(group):
-                item.add_marker(pytest.mark.xdist_group(group))
-
-
 CHINESE = [
     f"第{n}章。春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少？今天是第{n * 7}天，天气很好。"
     for n in range(60)
