@@ -10,12 +10,9 @@ import numpy as np
 import torch
 
 from tianti.errors import UserError
-from tianti.evaluate.models.base import Likelihood, Request, Written
-from tianti.evaluate.models.encoding import room_for_prompt
+from tianti.evaluate.models.base import Likelihood, Request
 from tianti.evaluate.models.network import Network
 from tianti.evaluate.models.prefixes import Asked
-from tianti.generate.batch import generate_texts
-from tianti.generate.config import SamplingConfig
 from tianti.messages import tr
 from tianti.model.transformer import Transformer
 from tianti.tokens.chat import ChatEncoder, ChatTemplate
@@ -103,31 +100,6 @@ class Conversing(Network):
     def _prompt(self, text: str) -> list[int]:
         return self._chat.encode_prompt([{"role": "user", "content": text.strip()}])
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        stop: list[str],
-        temperature: float,
-        seed: int,
-    ) -> list[Written]:
-        """Gives what the model answers; of a prompt that is too long its end is taken.
-
-        Raises:
-            UserError: new tokens alone fill the context.
-        """
-        room = room_for_prompt(self.context, max_tokens)
-        sampling = SamplingConfig(
-            max_tokens=max_tokens, stop=stop, temperature=temperature, top_p=1.0, seed=seed
-        )
-        asked = [self._asked(prompt, room) for prompt in prompts]
-        made = generate_texts(
-            self._model,
-            self.tokenizer,
-            prompts,
-            sampling,
-            starts=[ids for ids, _ in asked],
-            ends=self.tokenizer.ends,
-        )
-        return [Written(one.text, over) for one, (_, over) in zip(made, asked, strict=True)]
+    @property
+    def _ends(self) -> Sequence[int]:
+        return self.tokenizer.ends

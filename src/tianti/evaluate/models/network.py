@@ -246,10 +246,20 @@ class Network:
         sampling = SamplingConfig(
             max_tokens=max_tokens, stop=stop, temperature=temperature, top_p=1.0, seed=seed
         )
-        encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
-        starts = [[self.tokenizer.end_of_text, *ids[-room:]] for ids in encoded]
-        made = generate_texts(self._model, self.tokenizer, prompts, sampling, starts=starts)
-        return [
-            Written(one.text, max(0, len(ids) - room))
-            for one, ids in zip(made, encoded, strict=True)
-        ]
+        asked = [self._asked(prompt, room) for prompt in prompts]
+        starts = [ids for ids, _ in asked]
+        made = generate_texts(
+            self._model, self.tokenizer, prompts, sampling, starts=starts, ends=self._ends
+        )
+        return [Written(one.text, over) for one, (_, over) in zip(made, asked, strict=True)]
+
+    @property
+    def _ends(self) -> Sequence[int]:
+        """Gives the tokens that end what it writes."""
+        return (self.tokenizer.end_of_text,)
+
+    def _asked(self, text: str, room: int) -> tuple[list[int], int]:
+        """Gives the tokens to go on from, and how many of the text are left out: of one that is too
+        long the end is taken."""
+        ids = self.tokenizer.encode(text)
+        return [self.tokenizer.end_of_text, *ids[-room:]], max(0, len(ids) - room)
