@@ -91,8 +91,8 @@ def search(
     folder = out or Path("runs") / f"{base.name}-search"
     with one_writer(folder), interruption.signals_handled():
         derived = _prepared(base, folder / "base", display)
-        study = _Study(Path(recipe), base, space, fixed, folder, storage, display)
-        study.alike = partial(_alike, base, derived) if base.tune is not None else study.alike
+        alike = None if base.tune is None else partial(_alike, base, derived)
+        study = _Study(Path(recipe), base, space, fixed, folder, storage, display, alike)
         study.begin(_defaults(space, base, derived))
         study.run(trials)
         return Search(folder, study.conclude())
@@ -197,12 +197,13 @@ class _Study:
         folder: Path,
         storage: str | None,
         display: Display,
+        alike: Callable[[dict[str, Value]], list[str]] | None = None,
     ):
         self.path, self.recipe, self.space, self.fixed = path, recipe, space, fixed
         self.folder, self.display = folder, display
         self.figure = BITS if recipe.tune is None else steering_of(recipe.tune)
         # Gives what else a trial is told.
-        self.alike: Callable[[dict[str, Value]], list[str]] = lambda values: []
+        self.alike = alike or (lambda values: [])
         self.owner = f"{socket.gethostname()}:{folder.resolve()}"
         self.study = self._open(storage)
 
