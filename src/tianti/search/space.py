@@ -112,13 +112,14 @@ def parse_space(items: list[str]) -> tuple[Space, list[str]]:
 
 def _refuse_what_cannot_be_compared(setting: str) -> None:
     section, _, name = setting.partition(".")
-    if section not in SEARCHED or (section == "tune" and name.split(".")[0] in FIXED):
+    if section not in SEARCHED:
         raise UserError(
             tr("trials that differ in this cannot be compared on the same validation text"),
             where=setting,
             remedy=tr("Search settings of {sections}", sections=", ".join(SEARCHED)),
         )
-    if setting in ("train.budget", "train.validation_tokens", "train.validate_every"):
+    of_all = ("train.budget", "train.validation_tokens", "train.validate_every")
+    if setting in of_all or (section == "tune" and name.split(".")[0] in FIXED):
         raise UserError(
             tr("trials that differ in this cannot be compared: all get the same"),
             where=setting,
