@@ -90,3 +90,11 @@ def test_what_cannot_be_asked(conversing, model_folder, tmp_path, call):
     (bare / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="no chat template"):
         answering(bare, chat=True)
+
+
+def test_an_answer_ends_where_the_tokenizer_says(conversing, prompt, monkeypatch):
+    sampling = SamplingConfig(temperature=0.0, max_tokens=6)
+    ids = list(generate_ids(conversing._model, prompt("The statement"), sampling, -1))
+    monkeypatch.setattr(type(conversing.tokenizer), "ends", property(lambda _: (ids[-1],)))
+    [made] = conversing.generate(["The statement"], max_tokens=6, stop=[], temperature=0.0, seed=0)
+    assert made.text == conversing.tokenizer.decode(ids[: ids.index(ids[-1])])

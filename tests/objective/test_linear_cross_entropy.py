@@ -103,3 +103,13 @@ def test_what_is_frozen_has_no_gradient_and_the_rest_has_the_same(frozen):
     linear_cross_entropy(kept["hidden"], kept["weight"], labels)[0].backward()
     assert kept[frozen].grad is None
     torch.testing.assert_close(kept[learnt].grad, whole[learnt])
+
+
+def test_no_token_at_all_costs_nothing():
+    hidden = torch.zeros(0, 8, requires_grad=True)
+    weight = torch.randn(5, 8, requires_grad=True)
+    total, nats = linear_cross_entropy(hidden, weight, torch.zeros(0, dtype=torch.long))
+    total.backward()
+    assert (total.item(), nats.item()) == (0, 0)
+    assert hidden.grad.shape == (0, 8)
+    assert not weight.grad.any()
