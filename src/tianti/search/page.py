@@ -36,7 +36,6 @@ def write_page(path: Path, results: dict[str, Any]) -> None:
         folder=path.parent.as_posix(),
         results=results,
         ranked=sorted(ended, key=lambda row: row["validation"], reverse=results["more_is_better"]),
-        named=pictures.named,
         pruned=sum(row["state"] == "pruned" for row in results["trials"]),
         failed=[row for row in results["trials"] if row["state"] == "fail"],
     )
